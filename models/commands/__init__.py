@@ -1,0 +1,1 @@
+"""One module per command of `edge-models`; each exposes `register(app)` and imports lazily."""
