@@ -30,7 +30,7 @@ class GateConfig(Section):
     )
     motion_min_area: Fraction = Field(
         0.0005,
-        description="Share of the frame that must change; raising it ignores smaller things.",
+        description="Share of the frame that must change; raising it ignores more.",
     )
     motion_hold_s: Seconds = Field(
         3.0, description="How long detection goes on after the last motion; raising it costs work."
