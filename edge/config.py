@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 Polygon = tuple[tuple[float, float], ...]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -56,16 +56,32 @@ class GateConfig(Section):
 class SourceConfig(Section):
     """One camera."""
 
+    # an address may hold a password, which an error text must not repeat
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$")
-    url: str = Field(min_length=1, description="file, rtsp://, http://, v4l2:, folder:, synth://")
-    transport: Literal["tcp", "udp"] = Field("tcp", description="How RTSP media travel.")
+    url: str = Field(
+        min_length=1,
+        repr=False,
+        description="file, rtsp://, http://, v4l2:/dev/video0, folder:PATH, synth://",
+    )
+    transport: Literal["tcp", "udp"] = Field(
+        "tcp", description="How RTSP media travel; udp has less delay and loses packets."
+    )
+    live: bool | None = Field(
+        None,
+        description="http(s) only: a camera (true) or a file that ends (false). Unset: a file where "
+        "the path ends like one (.mp4, .mkv, ...).",
+    )
     open_timeout_s: Seconds = Field(5.0, description="Raising it waits longer for slow cameras.")
     frame_timeout_s: Seconds = Field(
         4.0, description="No frame for so long is a fault of a live source: it is opened anew."
     )
     retry_min_s: Seconds = Field(0.5, description="First wait before a reconnect.")
     retry_max_s: Seconds = Field(4.0, description="Longest wait between reconnects.")
-    start_time: str | None = Field(None, description="Capture time of a file's first frame, UTC.")
+    start_time: AwareDatetime | None = Field(
+        None, description="Capture time of a file's first frame, with its offset from UTC."
+    )
     gate: GateConfig = GateConfig()
 
     @model_validator(mode="after")
