@@ -1,0 +1,426 @@
+"""Model cards: what an ONNX file is, how it is fed, and the proof that it is that file.
+
+A card is a TOML file beside the model (`NAME.onnx`, `NAME.toml`). The box reads pictures into the
+model by it, refuses a file whose checksum, shapes or golden output differ from it, and puts its
+`space_id` and `variant_id` on every embedding. A card states; it runs nothing.
+
+    kind = "embedder"            # or "detector"
+    name = "osnet-x0.25"         # what --embedder and `edge-models use` take
+    file = "osnet_x0_25.onnx"    # beside the card
+    sha256 = "61b2…"  bytes = 921616
+    licence = "Apache-2.0"  commercial_use = false  made_by = "…"  training_data = ["…"]
+    space_id = "…"  variant_id = "float32"  dimension = 512      # embedders
+    family = "yolox"                                             # detectors; unset: recognised
+    [input]   height, width, colour, range, mean, std, fit, pad  (unset: the family's own)
+    [golden]  formula, seed, values, tolerance
+    [agreement]  how this variant compares with the space's reference variant
+    [[metrics]]  protocol, date, values
+    [[runtimes]] runtime and precision admitted besides the plain float one
+
+Fails: CardInvalid names the file, the field and the reason. Thread-safe: nothing is kept.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reid import toml
+from reid.model_errors import CardInvalid, CardMismatch, LicenceRefused, ModelNotFound
+
+Kind = Literal["detector", "embedder"]
+Triple = tuple[float, float, float]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+GOLDEN_VALUES = 16  # enough to tell two networks apart, short enough to read
+MAX_CARD_BYTES = 64 * 1024  # a card is a page of text; more is not a card
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class InputSpec(_Part):
+    """How pixels become the model's input: value = (pixel / 255 * range - mean) / std.
+
+    Attributes:
+        height, width: pixels of the model's input.
+        colour: order of the channels the model wants.
+        range: what white is before mean and std: 1.0 or 255.0.
+        mean, std: per channel in the model's colour order, in units of `range`. A model that
+            normalises inside has mean 0 and std 1.
+        fit: letterbox keeps the aspect ratio and pads; stretch does not.
+        pad: grey value of the padding, 0..255.
+    """
+
+    height: Annotated[int, Field(ge=16, le=4096)]
+    width: Annotated[int, Field(ge=16, le=4096)]
+    colour: Literal["bgr", "rgb"] = "rgb"
+    range: Literal[1.0, 255.0] = 1.0
+    mean: Triple = (0.0, 0.0, 0.0)
+    std: Triple = (1.0, 1.0, 1.0)
+    fit: Literal["letterbox_top_left", "letterbox_centre", "stretch"] = "stretch"
+    pad: Annotated[int, Field(ge=0, le=255)] = 114
+
+    @model_validator(mode="after")
+    def _std_divides(self) -> InputSpec:
+        if min(self.std) <= 0.0:
+            raise ValueError(f"std must be above 0, got {self.std}")
+        return self
+
+
+class Golden(_Part):
+    """One run whose result is known.
+
+    Attributes:
+        formula: how the input picture is made; `blocks-1` is `golden_image` below.
+        seed: its seed.
+        values: for embedders the first values of the unit row; for detectors values spread
+            evenly over the first output, flattened.
+        tolerance: largest absolute difference of one value that still passes.
+    """
+
+    formula: Literal["blocks-1"] = "blocks-1"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    values: Annotated[tuple[float, ...], Field(min_length=1, max_length=GOLDEN_VALUES)]
+    tolerance: Annotated[float, Field(gt=0.0)]
+
+
+class Agreement(_Part):
+    """How far vectors of this variant compare with those of the space's reference variant.
+
+    Attributes:
+        reference: the variant_id it was measured against.
+        cosine_mean, cosine_min: of the same crop embedded by both.
+        across: metrics in % with queries from one variant and the gallery from the other.
+        measured_on: what crops.
+    """
+
+    reference: str
+    cosine_mean: Annotated[float, Field(ge=-1.0, le=1.0)]
+    cosine_min: Annotated[float, Field(ge=-1.0, le=1.0)]
+    across: dict[str, float] = {}
+    measured_on: str = ""
+
+
+class Metric(_Part):
+    """One measured result.
+
+    Attributes:
+        protocol: data and rules, e.g. `market1501 single query cosine`.
+        date: when it was measured.
+        values: name -> value, e.g. rank1 = 91.5 (in %).
+    """
+
+    protocol: str
+    date: datetime.date
+    values: dict[str, float]
+
+
+class RuntimeVariant(_Part):
+    """A runtime and precision, besides plain float, that this file is admitted to run with.
+
+    Attributes:
+        runtime, precision: e.g. openvino and bf16.
+        variant_id: what its vectors are called on the wire.
+        tolerance: of the golden values under it.
+    """
+
+    runtime: Literal["openvino"]
+    precision: Literal["bf16"]
+    variant_id: Annotated[str, Field(min_length=1, max_length=128)]
+    tolerance: Annotated[float, Field(gt=0.0)]
+    agreement: Agreement | None = None
+
+
+class Card(_Part):
+    """What a model file is. Fields as in the module's text; unknown fields are refused."""
+
+    kind: Kind
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
+    sha256: Sha256
+    bytes: Annotated[int, Field(gt=0)]
+    licence: Annotated[str, Field(min_length=1)]
+    commercial_use: bool
+    made_by: Annotated[str, Field(min_length=1)]
+    training_data: tuple[str, ...] = ()
+    parent: str | None = None
+    default: bool = False
+    notes: str = ""
+    space_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    variant_id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    dimension: Annotated[int, Field(ge=1, le=4096)] | None = None
+    family: str | None = None
+    person_class: Annotated[int, Field(ge=0)] | None = None
+    input: InputSpec | None = None
+    golden: Golden | None = None
+    agreement: Agreement | None = None
+    metrics: tuple[Metric, ...] = ()
+    runtimes: tuple[RuntimeVariant, ...] = ()
+
+    @model_validator(mode="after")
+    def _fields_of_its_kind(self) -> Card:
+        if self.kind == "embedder":
+            needed = ("space_id", "variant_id", "dimension", "input", "golden")
+            missing = [name for name in needed if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f"an embedder's card needs {', '.join(missing)}")
+            foreign = [n for n in ("family", "person_class") if getattr(self, n) is not None]
+        else:
+            foreign = [
+                n for n in ("space_id", "variant_id", "dimension") if getattr(self, n) is not None
+            ]
+        if foreign:
+            raise ValueError(f"{', '.join(foreign)}: not for a card of kind {self.kind!r}")
+        return self
+
+    def licence_line(self) -> str:
+        """One line for start, --check and the summary."""
+        use = "commercial use allowed" if self.commercial_use else "NO commercial use"
+        return f"{self.kind} {self.name}: {self.licence}, {use}, by {self.made_by}"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file and what is known about it.
+
+    Attributes:
+        path: the ONNX file.
+        card: its card; None where none was found (then a detector may still be recognised).
+        card_from: where the card was read, for messages: a path, or the catalogue.
+        why: why this file was taken for the name that was asked for.
+    """
+
+    path: Path
+    card: Card | None
+    card_from: str = ""
+    why: str = ""
+
+    @property
+    def name(self) -> str:
+        """The card's name, else the file's stem."""
+        return self.card.name if self.card else self.path.stem
+
+    def because(self, why: str) -> ModelFile:
+        """The same, with a reason."""
+        return replace(self, why=why)
+
+    def read(self) -> bytes:
+        """Read the file once; what is hashed is what is loaded.
+
+        Raises:
+            ModelNotFound: the file cannot be read.
+            CardMismatch: length or sha256 differ from the card's.
+        """
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise ModelNotFound(
+                self.path, f"cannot be read ({error.strerror})", "check the path and its rights"
+            ) from error
+        if self.card is not None:
+            verify_bytes(self.path, content, self.card)
+        return content
+
+
+def card_path(model: Path) -> Path:
+    """Where the card of an ONNX file lies: the same name with .toml."""
+    return model.with_suffix(".toml")
+
+
+def sha256_of(content: bytes) -> str:
+    """Checksum as cards write it: 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def parse_card(text: str, where: Path | str) -> Card:
+    """Read a card from its text.
+
+    Raises:
+        CardInvalid: not TOML, or a field is missing, unknown or out of range.
+    """
+    try:
+        return card_from(tomllib.loads(text), where)
+    except tomllib.TOMLDecodeError as error:
+        raise CardInvalid(where, f"is not TOML ({error})", "mend or rewrite the card") from error
+
+
+def card_from(fields: Mapping[str, Any], where: Path | str) -> Card:
+    """A card from its fields, e.g. a table of the catalogue.
+
+    Raises:
+        CardInvalid: a field is missing, unknown or out of range.
+    """
+    try:
+        return Card.model_validate(fields)
+    except ValidationError as error:
+        reasons = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc']) or 'card'}: {item['msg']}"
+            for item in error.errors()[:3]
+        )
+        raise CardInvalid(where, reasons, "mend the field in the card") from error
+
+
+def read_card(path: Path) -> Card:
+    """Read the card at `path`.
+
+    Raises:
+        ModelNotFound: no such file.
+        CardInvalid: it is no card.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_CARD_BYTES:
+            raise CardInvalid(path, f"has {size} bytes, a card has a page", "check the file")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ModelNotFound(
+            path, f"cannot be read ({error.strerror})", "check the path and its rights"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise CardInvalid(path, "is not UTF-8 text", "mend or rewrite the card") from error
+    return parse_card(text, path)
+
+
+def write_card(card: Card, path: Path) -> None:
+    """Write a card whole or not at all (a new file renamed over the old).
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(card_text(card))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def card_text(card: Card) -> str:
+    """The card as TOML; fields that were never set stay out."""
+    return toml.dumps(card.model_dump(mode="python", exclude_none=True, exclude_unset=True))
+
+
+def verify_bytes(path: Path, content: bytes, card: Card) -> None:
+    """Check that `content` is the file the card speaks of.
+
+    Raises:
+        CardMismatch: length or sha256 differ.
+    """
+    cure = "fetch the file again, or write a card for this one: edge-models check --write-card"
+    if len(content) != card.bytes:
+        cut = "cut short: " if len(content) < card.bytes else ""
+        raise CardMismatch(
+            path, "bytes", f"{cut}{len(content)} bytes, its card says {card.bytes}", cure
+        )
+    found = sha256_of(content)
+    if found != card.sha256:
+        raise CardMismatch(
+            path, "sha256", f"sha256 is {found[:12]}…, its card says {card.sha256[:12]}…", cure
+        )
+
+
+def verify_licence(model: ModelFile, *, require_commercial: bool) -> None:
+    """Refuse what may not be used commercially where that was demanded.
+
+    Raises:
+        LicenceRefused: no card, or its `commercial_use` is false.
+    """
+    if not require_commercial:
+        return
+    if model.card is None:
+        raise LicenceRefused(
+            model.path,
+            "has no card, so nothing says that it may be used commercially",
+            "write a card that states its licence, or leave out --require-commercial",
+        )
+    if not model.card.commercial_use:
+        raise LicenceRefused(
+            model.path,
+            f"licence {model.card.licence} with its training data does not allow commercial use",
+            "take a model whose card has commercial_use = true (edge-models list), "
+            "or leave out --require-commercial",
+        )
+
+
+def verify_golden(
+    where: Path | str, golden: Golden, got: npt.NDArray[np.float32], tolerance: float | None = None
+) -> None:
+    """Compare a run on the golden picture with the card.
+
+    Args:
+        got: the values picked from the output as `Golden.values` says, by `golden_values`.
+        tolerance: another than the card's, for a runtime variant.
+
+    Raises:
+        CardMismatch: a value differs by more than the tolerance.
+    """
+    allowed = golden.tolerance if tolerance is None else tolerance
+    expected = np.asarray(golden.values, np.float32)
+    cure = "the runtime computes this model wrongly here or the card is another model's; try --backend onnxruntime"
+    if got.shape != expected.shape:
+        raise CardMismatch(
+            where, "golden", f"{len(got)} golden values, its card has {len(expected)}", cure
+        )
+    worst = float(np.max(np.abs(got - expected)))
+    if not worst <= allowed:  # also true for NaN
+        raise CardMismatch(
+            where,
+            "golden",
+            f"golden output is off by {worst:.4g}, its card allows {allowed:.4g}",
+            cure,
+        )
+
+
+def golden_values(kind: Kind, output: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Pick what a card keeps of an output.
+
+    Args:
+        output: embedders: one unit row (d,); detectors: the first output, any shape.
+    """
+    flat = np.asarray(output, np.float32).ravel()
+    if kind == "embedder" or flat.size <= GOLDEN_VALUES:
+        return flat[:GOLDEN_VALUES].copy()
+    return flat[np.linspace(0, flat.size - 1, GOLDEN_VALUES).astype(np.int64)].copy()
+
+
+def golden_image(height: int, width: int, seed: int = 1) -> npt.NDArray[np.uint8]:
+    """The picture of formula `blocks-1`: blocks of 8×8 px with noise, the same on every machine.
+
+    value(y, x, c) = (3·hash(y/8, x/8, c, seed) + hash(y, x, c, seed+1)) / 4, both 0..255, where
+    hash(a, b, c, s) is the top byte of a 32-bit integer mix; integers only, so no rounding.
+
+    Returns:
+        (height, width, 3) uint8, BGR.
+    """
+    y = np.arange(height, dtype=np.uint32)[:, None, None]
+    x = np.arange(width, dtype=np.uint32)[None, :, None]
+    c = np.arange(3, dtype=np.uint32)[None, None, :]
+
+    def mixed(a: npt.NDArray[np.uint32], b: npt.NDArray[np.uint32], s: int) -> Any:
+        h = a * np.uint32(0x9E3779B1) + b * np.uint32(0x85EBCA77) + c * np.uint32(0xC2B2AE3D)
+        h = h + np.uint32(s * 0x27D4EB2F % 2**32)
+        h = (h ^ (h >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
+        h = (h ^ (h >> np.uint32(12))) * np.uint32(0x297A2D39)
+        return h >> np.uint32(24)
+
+    blocks = mixed(y // np.uint32(8), x // np.uint32(8), seed)
+    noise = mixed(y, x, seed + 1)
+    picture: npt.NDArray[np.uint8] = ((blocks * np.uint32(3) + noise) // np.uint32(4)).astype(
+        np.uint8
+    )
+    return picture
