@@ -1,0 +1,114 @@
+"""Flags beat environment beats file beats defaults, and mistakes name their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge.settings import SettingsError, load
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "box.toml"
+    file.write_text(text)
+    return file
+
+
+def test_flags_beat_environment_beats_file_beats_defaults(tmp_path: Path) -> None:
+    file = write(tmp_path, 'site = "file"\nfps = 5\n[track]\nend_s = 3.0\n')
+
+    settings = load(
+        flags={("site",): ("flag", "--site")},
+        environ={"EDGE_SITE": "environment", "EDGE_FPS": "7", "EDGE_TRACK__CONFIRM_HITS": "2"},
+        file=file,
+    )
+
+    assert settings.config.site == "flag"
+    assert settings.config.fps == 7
+    assert settings.config.track.end_s == 3.0
+    assert settings.config.track.confirm_hits == 2
+    assert settings.config.shutdown_s == 10.0
+    origins = {key: origin for key, _, origin in settings.rows()}
+    assert origins["site"] == "--site"
+    assert origins["fps"] == "environment EDGE_FPS"
+    assert origins["track.end_s"] == f"{file}:4"
+    assert origins["shutdown_s"] == "default"
+
+
+def test_an_unknown_key_names_file_line_and_nearest_key(tmp_path: Path) -> None:
+    file = write(tmp_path, 'site = "a"\n\n[track]\nconfirm_hit = 3\n')
+
+    with pytest.raises(SettingsError) as caught:
+        load(flags={}, environ={}, file=file)
+
+    assert str(caught.value) == (
+        f"{file}:4: unknown key 'confirm_hit' in section [track]; did you mean 'confirm_hits'?"
+    )
+
+
+def test_an_unknown_key_of_the_second_camera_names_its_line(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        '[[sources]]\nname = "a"\nurl = "a.mp4"\n[[sources]]\nname = "b"\nurll = "b.mp4"\n',
+    )
+
+    with pytest.raises(SettingsError, match=r"box.toml:6: unknown key 'urll'.*'url'"):
+        load(flags={}, environ={}, file=file)
+
+
+def test_a_bad_value_names_its_place_and_what_was_found(tmp_path: Path) -> None:
+    file = write(tmp_path, "[track]\nend_s = -1\n")
+
+    with pytest.raises(SettingsError, match=r"box.toml:2: track.end_s: .*greater than 0.*'-1'"):
+        load(flags={}, environ={}, file=file)
+
+
+def test_a_bad_flag_value_names_the_flag() -> None:
+    with pytest.raises(SettingsError, match=r"--fps: fps: .*found '0'"):
+        load(flags={("fps",): (0, "--fps")}, environ={}, file=None)
+
+
+def test_an_unknown_environment_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(SettingsError, match="EDGE_TRACK__ENDS; did you mean 'EDGE_TRACK__END_S'"):
+        load(flags={}, environ={"EDGE_TRACK__ENDS": "1"}, file=None)
+
+
+def test_matchers_in_the_environment_are_separated_by_commas() -> None:
+    settings = load(flags={}, environ={"EDGE_MATCHER": "a:1, b:2"}, file=None)
+
+    assert settings.config.uplink.matchers == ("a:1", "b:2")
+
+
+def test_a_file_that_is_not_toml_says_where(tmp_path: Path) -> None:
+    file = write(tmp_path, "site = \n")
+
+    with pytest.raises(SettingsError, match=r"not valid TOML.*line 1"):
+        load(flags={}, environ={}, file=file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere.toml: cannot be read"):
+        load(flags={}, environ={}, file=tmp_path / "nowhere.toml")
+
+
+def test_two_cameras_of_one_name_are_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, '[[sources]]\nname="a"\nurl="x"\n[[sources]]\nname="a"\nurl="y"\n')
+
+    with pytest.raises(SettingsError, match="two cameras are called 'a'"):
+        load(flags={}, environ={}, file=file)
+
+
+def test_credentials_in_urls_are_masked_in_the_printed_configuration(tmp_path: Path) -> None:
+    file = write(tmp_path, '[[sources]]\nname="a"\nurl="rtsp://u:secret@h/p"\n')
+
+    settings = load(flags={}, environ={}, file=file)
+
+    assert "secret" not in "".join(value for _, value, _ in settings.rows())
+
+
+def test_a_value_across_two_fields_shows_both(tmp_path: Path) -> None:
+    file = write(tmp_path, "[track]\nlow_confidence = 0.7\n")
+
+    with pytest.raises(SettingsError, match=r"low_confidence 0.7 .*high_confidence 0.6"):
+        load(flags={}, environ={}, file=file)
