@@ -95,7 +95,7 @@ class StreamResponse(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., erase: _Optional[_Union[Erase, _Mapping]] = ..., heartbeat_reply: _Optional[_Union[HeartbeatReply, _Mapping]] = ..., window: _Optional[_Union[Window, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("edge_id", "site", "writer_id", "boot_id", "software", "wire_version", "cameras", "spaces", "held", "last_ledger_id", "accept_ledger", "process_id")
+    __slots__ = ("edge_id", "site", "writer_id", "boot_id", "software", "wire_version", "cameras", "spaces", "held", "last_ledger_id", "accept_ledger", "process_id", "issued")
     EDGE_ID_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     WRITER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +108,7 @@ class Hello(_message.Message):
     LAST_LEDGER_ID_FIELD_NUMBER: _ClassVar[int]
     ACCEPT_LEDGER_FIELD_NUMBER: _ClassVar[int]
     PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_FIELD_NUMBER: _ClassVar[int]
     edge_id: str
     site: str
     writer_id: str
@@ -120,7 +121,8 @@ class Hello(_message.Message):
     last_ledger_id: str
     accept_ledger: bool
     process_id: str
-    def __init__(self, edge_id: _Optional[str] = ..., site: _Optional[str] = ..., writer_id: _Optional[str] = ..., boot_id: _Optional[str] = ..., software: _Optional[str] = ..., wire_version: _Optional[int] = ..., cameras: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., spaces: _Optional[_Iterable[_Union[Space, _Mapping]]] = ..., held: _Optional[_Iterable[_Union[_sighting_pb2.KeyRange, _Mapping]]] = ..., last_ledger_id: _Optional[str] = ..., accept_ledger: _Optional[bool] = ..., process_id: _Optional[str] = ...) -> None: ...
+    issued: _containers.RepeatedCompositeFieldContainer[_sighting_pb2.KeyRange]
+    def __init__(self, edge_id: _Optional[str] = ..., site: _Optional[str] = ..., writer_id: _Optional[str] = ..., boot_id: _Optional[str] = ..., software: _Optional[str] = ..., wire_version: _Optional[int] = ..., cameras: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., spaces: _Optional[_Iterable[_Union[Space, _Mapping]]] = ..., held: _Optional[_Iterable[_Union[_sighting_pb2.KeyRange, _Mapping]]] = ..., last_ledger_id: _Optional[str] = ..., accept_ledger: _Optional[bool] = ..., process_id: _Optional[str] = ..., issued: _Optional[_Iterable[_Union[_sighting_pb2.KeyRange, _Mapping]]] = ...) -> None: ...
 
 class Camera(_message.Message):
     __slots__ = ("name", "width", "height")
@@ -187,20 +189,22 @@ class Heartbeat(_message.Message):
     def __init__(self, boot_id: _Optional[str] = ..., monotonic_nanos: _Optional[int] = ..., unix_nanos: _Optional[int] = ..., backlog_sightings: _Optional[int] = ..., spool_bytes: _Optional[int] = ..., lag_s: _Optional[float] = ..., lost_before_spool: _Optional[int] = ..., skipped_by_cap: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("ledger_id", "committed", "window_sightings", "limits", "unix_nanos", "software")
+    __slots__ = ("ledger_id", "committed", "window_sightings", "limits", "unix_nanos", "software", "skipped")
     LEDGER_ID_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_FIELD_NUMBER: _ClassVar[int]
     WINDOW_SIGHTINGS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     UNIX_NANOS_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
     ledger_id: str
     committed: _containers.RepeatedCompositeFieldContainer[_sighting_pb2.KeyRange]
     window_sightings: int
     limits: Limits
     unix_nanos: int
     software: str
-    def __init__(self, ledger_id: _Optional[str] = ..., committed: _Optional[_Iterable[_Union[_sighting_pb2.KeyRange, _Mapping]]] = ..., window_sightings: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., unix_nanos: _Optional[int] = ..., software: _Optional[str] = ...) -> None: ...
+    skipped: _containers.RepeatedCompositeFieldContainer[_sighting_pb2.KeyRange]
+    def __init__(self, ledger_id: _Optional[str] = ..., committed: _Optional[_Iterable[_Union[_sighting_pb2.KeyRange, _Mapping]]] = ..., window_sightings: _Optional[int] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., unix_nanos: _Optional[int] = ..., software: _Optional[str] = ..., skipped: _Optional[_Iterable[_Union[_sighting_pb2.KeyRange, _Mapping]]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("message_bytes", "batch_sightings", "cameras", "sightings_per_second")
