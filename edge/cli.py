@@ -1,0 +1,323 @@
+"""`edge-run`: flags into settings, settings into a running box, its end into an exit code.
+
+Exit codes: 0 done or drained; 2 usage or configuration; 3 a model refused; 4 no source could be
+opened (files, or --check); 5 files only: all read, but the matcher refuses us (the rows stay
+spooled); 6 the spool is unusable; 70 our own fault.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from edge.exit_codes import ExitCode
+from edge.settings import Settings, SettingsError, load
+from edge.sources.urls import name_cameras, parse, read_argument
+from reid import SOFTWARE
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+# Grouped as a person looks for them in --help.
+_WHAT = "What to watch"
+_WHERE = "Where sightings go"
+_HOW = "How it works"
+_SEEN = "What it shows"
+
+
+@app.command(
+    help="Read cameras, find and follow people, and stream only their embeddings to a matcher.\n\n"
+    "A camera:  edge-run --rtsp rtsp://10.0.0.7/main --matcher center:7443\n\n"
+    "A first look, with nothing else installed or running:  edge-run --sample --embedded",
+    epilog="Every key of the configuration file can also come from the environment: EDGE_FPS, "
+    "EDGE_TRACK__END_S ... Exit codes: 0 done, 2 usage or configuration, 3 a model refused, 4 no "
+    "source, 5 the matcher refuses us, 6 spool unusable, 70 our own fault.",
+)
+def run(
+    rtsp: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="A camera; @FILE reads the URL from a file. Repeatable.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=URL",
+            help="A named source: file, rtsp://, http://, v4l2:/dev/video0, folder:PATH, "
+            "synth://street. Repeatable.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    sample: Annotated[
+        bool,
+        typer.Option(
+            "--sample",
+            help="Watch a public sample clip, or our rendered scene.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = False,
+    start_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UTC",
+            help="When a file's first frame was taken, 2026-01-31T08:00:00Z.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Frames a second to analyse of each live camera.", rich_help_panel=_WHAT),
+    ] = None,
+    matcher: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The matcher; several of one ledger. Repeatable.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
+    embedded: Annotated[
+        bool,
+        typer.Option(
+            "--embedded",
+            help="Start a matcher of our own beside the box, for a first look.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = False,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="Whom we believe.", rich_help_panel=_WHERE)
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Our certificate.", rich_help_panel=_WHERE)
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="Our private key.", rich_help_panel=_WHERE)
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Plain text beyond loopback.", rich_help_panel=_WHERE)
+    ] = False,
+    accept_ledger: Annotated[
+        bool,
+        typer.Option(
+            "--accept-ledger",
+            help="The matcher's ledger is new and right: refill it.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = False,
+    site: Annotated[
+        str | None, typer.Option(help="The site this box belongs to.", rich_help_panel=_WHERE)
+    ] = None,
+    edge_id: Annotated[
+        str | None,
+        typer.Option(help="This box; at first start the host's name.", rich_help_panel=_WHERE),
+    ] = None,
+    new_edge_id: Annotated[
+        bool,
+        typer.Option(
+            "--new-edge-id",
+            help="This data folder belongs to another box from now on.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="Settings.", rich_help_panel=_HOW)
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Spool and keys.", rich_help_panel=_HOW)
+    ] = None,
+    models_dir: Annotated[
+        Path | None, typer.Option(help="Models and their cards.", rich_help_panel=_HOW)
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="The detector.", rich_help_panel=_HOW)
+    ] = None,
+    embedder: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="The embedder.", rich_help_panel=_HOW)
+    ] = None,
+    require_commercial: Annotated[
+        bool,
+        typer.Option(
+            "--require-commercial",
+            help="Refuse models that forbid commercial use.",
+            rich_help_panel=_HOW,
+        ),
+    ] = False,
+    duration: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="End after this time.", rich_help_panel=_HOW),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Open everything, run one frame, say what was found.",
+            rich_help_panel=_HOW,
+        ),
+    ] = False,
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config",
+            help="Show every setting and where it comes from.",
+            rich_help_panel=_HOW,
+        ),
+    ] = False,
+    spool_status: Annotated[
+        bool,
+        typer.Option("--spool-status", help="Show what waits in the spool.", rich_help_panel=_HOW),
+    ] = False,
+    summary: Annotated[
+        str | None, typer.Option(metavar="text|json", help="The last words.", rich_help_panel=_SEEN)
+    ] = None,
+    log: Annotated[
+        str | None,
+        typer.Option(metavar="text|json", help="The form of log lines.", rich_help_panel=_SEEN),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Metrics and health; 'off' for none.", rich_help_panel=_SEEN
+        ),
+    ] = None,
+    preview: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="A page with pictures for whoever mounts the camera.",
+            rich_help_panel=_SEEN,
+        ),
+    ] = None,
+    tracks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write tracks in MOTChallenge format.", rich_help_panel=_SEEN
+        ),
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(SOFTWARE)
+        raise typer.Exit
+    given: dict[tuple[str, ...], tuple[Any, str]] = {}
+
+    def put(path: tuple[str, ...], value: Any, flag: str) -> None:
+        if value is not None and value is not False and value != []:
+            given[path] = (value, flag)
+
+    try:
+        sources = _sources(rtsp or [], source or [], os.environ, start_time)
+        put(("sources",), sources, "--source")
+        put(("fps",), fps, "--fps")
+        put(("uplink", "matchers"), matcher, "--matcher")
+        put(("embedded",), embedded, "--embedded")
+        put(("uplink", "tls", "ca"), tls_ca, "--tls-ca")
+        put(("uplink", "tls", "cert"), tls_cert, "--tls-cert")
+        put(("uplink", "tls", "key"), tls_key, "--tls-key")
+        put(("uplink", "tls", "insecure"), insecure, "--insecure")
+        put(("uplink", "accept_ledger"), accept_ledger, "--accept-ledger")
+        put(("site",), site, "--site")
+        put(("edge_id",), edge_id, "--edge-id")
+        put(("new_edge_id",), new_edge_id, "--new-edge-id")
+        put(("data_dir",), data_dir, "--data-dir")
+        put(("models_dir",), models_dir, "--models-dir")
+        put(("detect", "model"), detector, "--detector")
+        put(("embed", "model"), embedder, "--embedder")
+        put(("require_commercial",), require_commercial, "--require-commercial")
+        put(("duration_s",), duration, "--duration")
+        put(("status", "summary"), summary, "--summary")
+        put(("status", "log"), log, "--log")
+        put(("status", "metrics"), metrics, "--metrics")
+        put(("status", "preview"), preview, "--preview")
+        put(("tracks",), tracks, "--tracks")
+        file = config or (Path(value) if (value := os.environ.get("EDGE_CONFIG")) else None)
+        settings = load(flags=given, environ=os.environ, file=file)
+    except SettingsError as error:
+        _fail(str(error), ExitCode.USAGE)
+    if print_config:
+        _print_config(settings)
+        raise typer.Exit
+    # Imported here: --help and --print-config answer at once.
+    from edge import app as box
+
+    if spool_status:
+        code = box.show_spool(settings.config)
+    elif check:
+        code = box.check(settings.config, sample=sample)
+    else:
+        code = box.run(settings.config, sample=sample)
+    raise typer.Exit(int(code))
+
+
+def _sources(
+    rtsp: list[str], named: list[str], environ: os._Environ[str], start_time: str | None
+) -> list[dict[str, Any]]:
+    """The cameras of --rtsp and --source, or of EDGE_RTSP and EDGE_SOURCE where neither is given.
+
+    Raises:
+        SettingsError: not NAME=URL, an address nothing can be made of, a @FILE that is unreadable.
+    """
+    if not rtsp and not named:
+        rtsp = [u for u in environ.get("EDGE_RTSP", "").split() if u]
+        named = [u for u in environ.get("EDGE_SOURCE", "").split() if u]
+    else:
+        for text in [*rtsp, *named]:
+            _warn_of_password(text.partition("=")[2] if text in named else text)
+    cameras: list[dict[str, Any]] = []
+    try:
+        for text in named:
+            name, equals, url = text.partition("=")
+            if not equals or not name or not url or "/" in name or ":" in name:
+                raise SettingsError(
+                    f"--source {text!r}: give NAME=URL, such as lobby=video.mp4 or "
+                    "gate=rtsp://10.0.0.7/main"
+                )
+            cameras.append({"name": name, "url": read_argument(url)})
+        urls = [read_argument(text) for text in rtsp]
+        names = name_cameras(urls, taken=[camera["name"] for camera in cameras])
+        cameras += [{"name": name, "url": url} for name, url in zip(names, urls, strict=True)]
+        for camera in cameras:
+            parse(camera["url"])
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    if start_time is not None:
+        for camera in cameras:
+            camera["start_time"] = start_time
+    return cameras
+
+
+def _warn_of_password(text: str) -> None:
+    try:
+        exposed = not text.startswith("@") and parse(text).has_password
+    except ValueError:
+        return
+    if exposed:
+        typer.echo(
+            "warning: a password on the command line can be read by every user of this machine; "
+            "write the URL into a file and give --rtsp @FILE",
+            err=True,
+        )
+
+
+def _print_config(settings: Settings) -> None:
+    table = Table("setting", "value", "comes from", box=None, pad_edge=False)
+    for row in settings.rows():
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _fail(text: str, code: ExitCode) -> None:
+    typer.echo(f"edge-run: {text}", err=True)
+    raise typer.Exit(int(code))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
