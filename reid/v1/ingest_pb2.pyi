@@ -245,14 +245,16 @@ class Erase(_message.Message):
     def __init__(self, ranges: _Optional[_Iterable[_Union[_sighting_pb2.KeyRange, _Mapping]]] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("sent_unix_nanos", "received_unix_nanos", "replied_unix_nanos")
+    __slots__ = ("sent_unix_nanos", "received_unix_nanos", "replied_unix_nanos", "sent_monotonic_nanos")
     SENT_UNIX_NANOS_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_UNIX_NANOS_FIELD_NUMBER: _ClassVar[int]
     REPLIED_UNIX_NANOS_FIELD_NUMBER: _ClassVar[int]
+    SENT_MONOTONIC_NANOS_FIELD_NUMBER: _ClassVar[int]
     sent_unix_nanos: int
     received_unix_nanos: int
     replied_unix_nanos: int
-    def __init__(self, sent_unix_nanos: _Optional[int] = ..., received_unix_nanos: _Optional[int] = ..., replied_unix_nanos: _Optional[int] = ...) -> None: ...
+    sent_monotonic_nanos: int
+    def __init__(self, sent_unix_nanos: _Optional[int] = ..., received_unix_nanos: _Optional[int] = ..., replied_unix_nanos: _Optional[int] = ..., sent_monotonic_nanos: _Optional[int] = ...) -> None: ...
 
 class Window(_message.Message):
     __slots__ = ("sightings",)
