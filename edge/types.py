@@ -129,6 +129,21 @@ class TrackedBox:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierBox:
+    """Where a tracklet was in an earlier frame, told late: before it was confirmed.
+
+    Attributes:
+        box: number, place and score.
+        captured: when that frame was exposed.
+        frame_index: index of that frame in its camera.
+    """
+
+    box: TrackedBox
+    captured: CaptureTime
+    frame_index: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrackStep:
     """What the tracker says after one frame.
 
@@ -136,15 +151,17 @@ class TrackStep:
         boxes: confirmed tracklets seen in this frame (also those this frame confirmed).
         confirmed: numbers of tracklets confirmed by this frame.
         ended: numbers of tracklets that ended at this frame.
-        relinked: pairs (number now gone, older number it continues): the tracker found by
-            appearance that a young tracklet is an older lost one; consumers fold the first
-            into the second.
+        earlier: boxes of earlier frames that only now got their tracklet's number, oldest
+            first: the hits before a confirmation or before a relink.
+        relinked: numbers of lost tracklets that appearance found again in this frame. The
+            newcomer had no number yet, so nothing that was told has to be folded.
     """
 
     boxes: tuple[TrackedBox, ...]
     confirmed: tuple[int, ...] = ()
     ended: tuple[int, ...] = ()
-    relinked: tuple[tuple[int, int], ...] = ()
+    earlier: tuple[EarlierBox, ...] = ()
+    relinked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
