@@ -348,21 +348,22 @@ class BoxCollector(Collector):
         for reason, count in delivery.skipped.items():
             skipped.add_metric([reason], count)
         yield skipped
-        for name, gauge, text in (
+        gauges: tuple[tuple[str, float, str], ...] = (
             ("backlog_sightings", delivery.waiting, "Sightings waiting for an ack."),
             ("backlog_lag_seconds", delivery.lag_s, "Age of the oldest waiting sighting."),
             ("spool_bytes", delivery.spool_bytes, "Bytes of the spool, database and WAL."),
             ("dead_letters", delivery.dead_letters, "Sightings waiting for a person."),
             ("matcher_connected", float(delivery.connected), "1 while the stream is open."),
             ("resident_peak_mebibytes", peak_rss_mb(), "Largest resident memory so far."),
-        ):
+        )
+        for name, gauge, text in gauges:
             yield GaugeMetricFamily(f"edge_{name}", text, value=gauge)
         latency = GaugeMetricFamily(
             "edge_latency_milliseconds", "Recent latencies.", labels=["step", "percentile"]
         )
         for step, percentiles in snapshot.latencies.items():
-            for percentile, value in (percentiles or {}).items():
-                latency.add_metric([step, percentile], value)
+            for percentile, milliseconds in (percentiles or {}).items():
+                latency.add_metric([step, percentile], milliseconds)
         yield latency
 
 

@@ -116,7 +116,7 @@ class TrackedBox:
     """Where one tracklet is in one frame.
 
     Attributes:
-        tracklet: the tracklet's number, counted from 1 inside its camera and process.
+        tracklet: the tracklet's number, unique inside the process, over all cameras.
         box: (4,) float32, x1 y1 x2 y2 in pixels, smoothed by the motion model and clipped.
         score: the matched detection's score; 0.0 where the box is predicted only.
         detected: True where a detection was matched in this very frame.
@@ -204,7 +204,7 @@ class Tracklet:
 
     Attributes:
         camera: the camera's name.
-        number: counted from 1 inside the process (the wire id is `writer_id/number`).
+        number: unique inside the process, over all cameras (the wire id is `writer_id/number`).
         first_seen, last_seen: capture times of the first and last detection.
         shots: best first, at most 4.
         path: at most 32 points, evenly thinned, first and last always kept.

@@ -1,0 +1,77 @@
+# Plain `make` lists the actions. Every action sets up what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= out
+# Reference models for as long as the project's own weights are not all there; ours win.
+EDGE_MODELS_DIR ?= $(wildcard ../shared/models)
+export EDGE_MODELS_DIR
+N ?= 500
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types imports proto proto-fresh licences bench image clean debian
+
+help:  # list the actions
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Only what runs the box and the matcher.
+$(VENV)/.run: $(BIN)/python pyproject.toml
+	@echo "installing the box and the matcher into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --editable '.[matcher]'
+	@touch $@
+
+# Everything that trains, tests and checks. torch first and pinned: it decides what the rest takes.
+$(VENV)/.dev: $(VENV)/.run
+	@echo "installing what trains, tests and checks into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet 'torch==2.13.0'
+	@$(BIN)/python -m pip install --quiet --editable '.[matcher,train,openvino,bench,dev]'
+	@touch $@
+
+debian:
+	@tests/support/debian.sh
+
+demo: $(VENV)/.run  ## see it work on a sample clip: who was seen, and bytes sent against bytes of video
+	@rm -rf $(OUT)/demo
+	@$(BIN)/edge-run --sample --embedded --site demo --data-dir $(OUT)/demo --metrics off --log text
+	@$(BIN)/edge-match who --data-dir $(OUT)/demo/matcher
+
+test: $(VENV)/.dev debian  ## run all tests
+	@$(BIN)/python -m pytest
+
+check: lint types imports proto-fresh licences  ## what CI checks besides the tests
+
+lint: $(VENV)/.dev  ## style
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/buf lint proto
+
+types: $(VENV)/.dev  ## types
+	@$(BIN)/mypy
+
+imports: $(VENV)/.dev  ## who may import whom
+	@$(BIN)/lint-imports
+
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) proto/reid/v1/*.proto
+
+proto: $(VENV)/.dev  ## generate reid/v1 from proto/
+	@$(call PROTOC,.)
+
+proto-fresh: $(VENV)/.dev
+	@rm -rf build/proto && mkdir -p build/proto && $(call PROTOC,build/proto)
+	@for f in build/proto/reid/v1/*; do cmp -s $$f reid/v1/$$(basename $$f) || \
+	  { echo "reid/v1/$$(basename $$f) is stale: run make proto"; exit 1; }; done
+
+licences: $(VENV)/.dev  ## licences of what the box and the matcher depend on
+	@$(BIN)/python tests/support/licences.py
+
+bench: $(VENV)/.dev  ## the short benchmarks, one after the other
+	@for name in box embed delivery; do echo "== $$name"; $(BIN)/python -m benchmarks.bench_$$name || exit 1; done
+
+image:  ## build the images and run the main job inside
+	@deploy/build_image.sh
+
+clean:  ## remove what was built here
+	rm -rf $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
