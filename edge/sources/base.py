@@ -18,7 +18,6 @@ Threads: one source is used by one thread at a time; only the counters may be re
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +25,7 @@ from typing import Protocol
 from edge.config import SourceConfig
 from edge.sources.urls import SourceKind, mask, parse
 from edge.types import CaptureTime, Image
+from reid.clock import Clock, SystemClock
 
 
 class SourceError(Exception):
@@ -86,26 +86,6 @@ class SourceBrokenError(SourceError):
     """Reading failed in the middle and cannot go on from there."""
 
     default_cure = "check the file or the camera; what was read before stays good"
-
-
-class Clock(Protocol):
-    """What sources need of time; replaced in tests."""
-
-    def monotonic_ns(self) -> int:
-        """CLOCK_MONOTONIC, nanoseconds."""
-
-    def unix_ns(self) -> int:
-        """UTC, nanoseconds since 1970-01-01T00:00:00Z."""
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    def monotonic_ns(self) -> int:
-        return time.monotonic_ns()
-
-    def unix_ns(self) -> int:
-        return time.time_ns()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
