@@ -70,8 +70,8 @@ class SourceConfig(Section):
     )
     live: bool | None = Field(
         None,
-        description="http(s) only: a camera (true) or a file that ends (false). Unset: a file where "
-        "the path ends like one (.mp4, .mkv, ...).",
+        description="http(s) only: a camera (true) or a file that ends (false). Unset: a file "
+        "where the path ends like one (.mp4, .mkv, ...).",
     )
     open_timeout_s: Seconds = Field(5.0, description="Raising it waits longer for slow cameras.")
     frame_timeout_s: Seconds = Field(
@@ -98,6 +98,9 @@ class RuntimeConfig(Section):
 
     threads: Annotated[int, Field(ge=0, le=64)] = Field(
         0, description="Threads of a session; 0: as many as the processor quota allows, at most 4."
+    )
+    spin: bool = Field(
+        False, description="Idle threads of a session burn a core to wake faster; leave it off."
     )
     backend: Literal["auto", "onnxruntime", "openvino"] = Field(
         "auto", description="auto times what is admitted at first start and keeps the fastest."

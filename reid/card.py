@@ -26,7 +26,7 @@ import datetime
 import hashlib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -56,7 +56,7 @@ class InputSpec(_Part):
     Attributes:
         height, width: pixels of the model's input.
         colour: order of the channels the model wants.
-        range: what white is before mean and std: 1.0 or 255.0.
+        range: what white is before mean and std: 1 or 255.
         mean, std: per channel in the model's colour order, in units of `range`. A model that
             normalises inside has mean 0 and std 1.
         fit: letterbox keeps the aspect ratio and pads; stretch does not.
@@ -66,7 +66,7 @@ class InputSpec(_Part):
     height: Annotated[int, Field(ge=16, le=4096)]
     width: Annotated[int, Field(ge=16, le=4096)]
     colour: Literal["bgr", "rgb"] = "rgb"
-    range: Literal[1.0, 255.0] = 1.0
+    range: Literal[1, 255] = 1
     mean: Triple = (0.0, 0.0, 0.0)
     std: Triple = (1.0, 1.0, 1.0)
     fit: Literal["letterbox_top_left", "letterbox_centre", "stretch"] = "stretch"
@@ -85,8 +85,7 @@ class Golden(_Part):
     Attributes:
         formula: how the input picture is made; `blocks-1` is `golden_image` below.
         seed: its seed.
-        values: for embedders the first values of the unit row; for detectors values spread
-            evenly over the first output, flattened.
+        values: what `golden_values` gives.
         tolerance: largest absolute difference of one value that still passes.
     """
 
@@ -363,7 +362,7 @@ def verify_golden(
     """Compare a run on the golden picture with the card.
 
     Args:
-        got: the values picked from the output as `Golden.values` says, by `golden_values`.
+        got: what `golden_values` gives of the run.
         tolerance: another than the card's, for a runtime variant.
 
     Raises:
@@ -371,7 +370,9 @@ def verify_golden(
     """
     allowed = golden.tolerance if tolerance is None else tolerance
     expected = np.asarray(golden.values, np.float32)
-    cure = "the runtime computes this model wrongly here or the card is another model's; try --backend onnxruntime"
+    cure = (
+        "the card is another model's, or this runtime computes it wrongly: try backend onnxruntime"
+    )
     if got.shape != expected.shape:
         raise CardMismatch(
             where, "golden", f"{len(got)} golden values, its card has {len(expected)}", cure
@@ -386,16 +387,24 @@ def verify_golden(
         )
 
 
-def golden_values(kind: Kind, output: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Pick what a card keeps of an output.
+def golden_values(kind: Kind, outputs: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    """What a card keeps of a run on the golden picture.
 
     Args:
-        output: embedders: one unit row (d,); detectors: the first output, any shape.
+        outputs: embedders: one unit row (d,); detectors: all outputs, any shapes.
+
+    Returns:
+        Embedders: the row's first 16 values. Detectors: the outputs are flattened and joined, cut
+        into 16 equal parts (the rest goes to the last), and the mean magnitude of each part given:
+        every number of the output counts.
     """
-    flat = np.asarray(output, np.float32).ravel()
-    if kind == "embedder" or flat.size <= GOLDEN_VALUES:
-        return flat[:GOLDEN_VALUES].copy()
-    return flat[np.linspace(0, flat.size - 1, GOLDEN_VALUES).astype(np.int64)].copy()
+    flat = np.concatenate([np.asarray(output, np.float64).ravel() for output in outputs])
+    if kind == "embedder" or flat.size < GOLDEN_VALUES:
+        return flat[:GOLDEN_VALUES].astype(np.float32)
+    starts = np.arange(GOLDEN_VALUES) * (flat.size // GOLDEN_VALUES)
+    sizes = np.diff(np.append(starts, flat.size))
+    means = np.add.reduceat(np.abs(flat), starts) / sizes
+    return means.astype(np.float32)
 
 
 def golden_image(height: int, width: int, seed: int = 1) -> npt.NDArray[np.uint8]:

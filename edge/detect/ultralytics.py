@@ -1,0 +1,42 @@
+"""YOLOv8, YOLO11 and later without their own suppression: (1, 4 + classes, cells).
+
+Columns are cx cy w h in input pixels, then class scores; no objectness. Input RGB 0..1, letterbox
+in the centre. The export leaves class names in the model's metadata. Only the output's layout is
+read here; no code of that project is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from edge.detect.adapter import Candidates, Layout, corners
+from edge.runtime import Array
+from reid.card import InputSpec
+
+STRIDES = (8, 16, 32)
+
+
+class UltralyticsDense:
+    """One column per cell."""
+
+    family: ClassVar[str] = "ultralytics"
+    nms_iou: ClassVar[float | None] = 0.6
+    decoding: ClassVar[str] = "columns cx cy w h in pixels, then class scores; no objectness"
+
+    def __init__(self, layout: Layout) -> None:
+        self._score = 4 + layout.person_class
+
+    @staticmethod
+    def default_input(height: int, width: int) -> InputSpec:
+        return InputSpec(height=height, width=width, colour="rgb", range=1, fit="letterbox_centre")
+
+    def extra_feeds(self) -> Mapping[str, Array]:
+        return {}
+
+    def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
+        columns = outputs[0][0]
+        likely = np.flatnonzero(columns[self._score] >= low)
+        return corners(columns[:4, likely].T), columns[self._score, likely]

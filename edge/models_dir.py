@@ -1,0 +1,241 @@
+"""Where models are found: a name or a file → the file with its card, and why that one.
+
+Folders, in this order: the models folder (`--models-dir`, EDGE_MODELS_DIR, /models in the image),
+then the weights that are packaged with us. A file without a card beside it gets the card of the
+catalogue when its sha256 stands there (a known public file), so a read-only folder of downloads
+works as it is.
+
+`default` is, in this order: what `edge-models use` chose (current.toml in the models folder); a
+card with `default = true` in the models folder, then in the packaged weights; the known public
+files of DEFAULT_PUBLIC in the models folder. `ModelFile.why` says which and why.
+
+Fails: ModelNotFound names the folders and the models that are there; CardInvalid where the card of
+the asked model is broken. Broken cards of other models are listed, not raised.
+Threads: any; nothing is kept but the sha256 of known files by size and time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from reid.card import (
+    Card,
+    Kind,
+    ModelFile,
+    card_from,
+    card_path,
+    read_card,
+    sha256_of,
+)
+from reid.model_errors import CardInvalid, CardMissing, ModelError, ModelNotFound, WrongKind
+
+DEFAULT = "default"
+POINTER = "current.toml"  # written by `edge-models use`, read here
+DEFAULT_PUBLIC: Mapping[Kind, str] = {
+    "detector": "yolox-nano",
+    "embedder": "osnet-x0.25-msmt17-combineall",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What one folder holds.
+
+    Attributes:
+        models: files with their cards, by card name.
+        bare: ONNX files that no card speaks of.
+        broken: cards that cannot be read, with the reason.
+    """
+
+    models: tuple[ModelFile, ...]
+    bare: tuple[Path, ...]
+    broken: tuple[CardInvalid, ...]
+
+
+def find_model(asked: str, kind: Kind, models_dir: Path | None) -> ModelFile:
+    """Find a model by its card's name, by file, or `default`.
+
+    Args:
+        asked: a card's name, the path of an ONNX file, or `default`.
+        kind: what it must be.
+        models_dir: the models folder; None: only the packaged weights.
+
+    Raises:
+        ModelNotFound: nothing of that name; the message lists what there is.
+        CardInvalid: its card is broken.
+        WrongKind: its card says the other kind.
+    """
+    if asked == DEFAULT:
+        return find_default(kind, models_dir)
+    path = Path(asked)
+    if path.suffix == ".onnx" or path.is_file():
+        return _expect(kind, model_at(path).because(f"the file {asked} was asked for"))
+    folders = _folders(models_dir)
+    for folder in folders:
+        listing = list_models(folder)
+        for model in listing.models:
+            if model.card and model.card.name == asked:
+                return _expect(kind, model.because(f"the name {asked} was asked for"))
+        for error in listing.broken:
+            if Path(error.where).stem == asked:
+                raise error
+    raise _not_found(asked, kind, folders)
+
+
+def find_default(kind: Kind, models_dir: Path | None) -> ModelFile:
+    """What `default` means here.
+
+    Raises:
+        ModelNotFound: no default of that kind; the message says what to set.
+    """
+    if models_dir is not None:
+        chosen = read_pointer(models_dir).get(kind)
+        if chosen is not None:
+            model = find_model(chosen, kind, models_dir)
+            return model.because(f"edge-models use chose {chosen} in {models_dir / POINTER}")
+    folders = _folders(models_dir)
+    for folder in folders:
+        for model in list_models(folder).models:
+            if model.card and model.card.kind == kind and model.card.default:
+                return model.because(f"its card says default = true in {folder}")
+    public = DEFAULT_PUBLIC[kind]
+    for folder in folders:
+        for model in list_models(folder).models:
+            if model.card and model.card.kind == kind and model.card.name == public:
+                return model.because(
+                    f"no model of our own is installed; the known public {public} lies in {folder}"
+                )
+    raise _not_found(DEFAULT, kind, folders)
+
+
+def model_at(path: Path) -> ModelFile:
+    """The file at `path` with its card: beside it, else of the catalogue, else none.
+
+    Raises:
+        ModelNotFound: no such file.
+        CardInvalid: the card beside it is broken.
+    """
+    if not path.is_file():
+        raise ModelNotFound(path, "there is no such file", "check the path: edge-models list")
+    beside = card_path(path)
+    if beside.is_file():
+        return ModelFile(path, read_card(beside), str(beside))
+    stat = path.stat()
+    known = _known_file(path, stat.st_size, stat.st_mtime_ns)
+    return ModelFile(path, known, "the catalogue of known public files" if known else "")
+
+
+@lru_cache(maxsize=256)
+def _known_file(path: Path, size: int, mtime_ns: int) -> Card | None:
+    """The catalogue's card for a file, remembered by size and time, for folders are polled."""
+    sizes = {card.bytes for card in known_cards().values()}
+    if size not in sizes:
+        return None
+    return known_cards().get(sha256_of(path.read_bytes()))
+
+
+def list_models(folder: Path) -> Listing:
+    """What lies in a folder, by name; a missing folder is empty."""
+    models: list[ModelFile] = []
+    bare: list[Path] = []
+    broken: list[CardInvalid] = []
+    for path in sorted(folder.glob("*.onnx")):
+        try:
+            model = model_at(path)
+        except CardInvalid as error:
+            broken.append(error)
+            continue
+        except ModelNotFound:
+            continue  # removed between the listing and the look
+        if model.card is None:
+            bare.append(path)
+        else:
+            models.append(model)
+    return Listing(tuple(models), tuple(bare), tuple(broken))
+
+
+def packaged_dir(name: str = "weights") -> Path | None:
+    """A folder or file inside the package `models`, found without importing that package.
+
+    The box must not import `models` (it is torch's side of the house), but its weights are data.
+    """
+    spec = importlib.util.find_spec("models")
+    for root in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(root) / name
+        if path.exists():
+            return path
+    return None
+
+
+@lru_cache(maxsize=1)
+def known_cards() -> Mapping[str, Card]:
+    """Cards of known public files by sha256, from the packaged catalogue.
+
+    Raises:
+        CardInvalid: the packaged catalogue is broken.
+    """
+    path = packaged_dir("catalogue.toml")
+    if path is None:
+        return {}
+    entries = tomllib.loads(path.read_text(encoding="utf-8")).get("model", [])
+    cards = [card_from(entry["card"], path) for entry in entries]
+    return {card.sha256: card for card in cards}
+
+
+def read_pointer(models_dir: Path) -> dict[str, str]:
+    """What `edge-models use` chose: kind -> name; empty where nothing was chosen.
+
+    Raises:
+        CardInvalid: current.toml is not ours.
+    """
+    path = models_dir / POINTER
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CardInvalid(
+            path, f"cannot be read ({error})", "choose again: edge-models use NAME"
+        ) from error
+    return {kind: fields[kind] for kind in DEFAULT_PUBLIC if isinstance(fields.get(kind), str)}
+
+
+def _folders(models_dir: Path | None) -> Sequence[Path]:
+    packaged = packaged_dir()
+    return [folder for folder in (models_dir, packaged) if folder is not None]
+
+
+def _expect(kind: Kind, model: ModelFile) -> ModelFile:
+    if model.card is not None and model.card.kind != kind:
+        raise WrongKind(
+            model.path, f"its card says {model.card.kind}", f"give the name of a {kind} here"
+        )
+    if model.card is None and kind == "embedder":
+        raise CardMissing(
+            model.path,
+            "an embedder needs a card, for nothing in the file says what its vectors compare with",
+            f"write one: edge-models check {model.path} --write-card",
+        )
+    return model
+
+
+def _not_found(asked: str, kind: Kind, folders: Sequence[Path]) -> ModelError:
+    there = [
+        model.name
+        for folder in folders
+        for model in list_models(folder).models
+        if model.card and model.card.kind == kind
+    ]
+    places = " and ".join(str(folder) for folder in folders) or "no folder"
+    have = f"it has {', '.join(there)}" if there else f"it has no {kind} with a card"
+    what = f"no default {kind}" if asked == DEFAULT else f"no {kind} of that name"
+    return ModelNotFound(
+        asked,
+        f"{what} in {places}; {have}",
+        "set --models-dir (EDGE_MODELS_DIR), or fetch one: edge-models list, edge-models pull NAME",
+    )
