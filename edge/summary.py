@@ -1,4 +1,4 @@
-"""The last words of a run: a few lines for people, or one JSON object as the last line of stdout."""
+"""The last words of a run: a few lines for people, or one JSON object as stdout's last line."""
 
 from __future__ import annotations
 
