@@ -207,11 +207,11 @@ def picture_input(where: Path | str, session: Session) -> TensorInfo:
     Raises:
         WrongKind: the model has another.
     """
-    inputs = session.inputs
-    if len(inputs) == 1 and len(inputs[0].shape) == 4 and inputs[0].shape[1] == 3:
-        if inputs[0].dtype == "float32":
-            return inputs[0]
-    found = ", ".join(str(item) for item in inputs)
+    first = session.inputs[0]
+    is_picture = len(first.shape) == 4 and first.shape[1] == 3 and first.dtype == "float32"
+    if is_picture and len(session.inputs) == 1:
+        return first
+    found = ", ".join(str(item) for item in session.inputs)
     raise WrongKind(
         where,
         f"takes {found}; an embedder here takes pictures N×3×height×width float32",

@@ -23,6 +23,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
 from edge.config import RuntimeConfig
+from edge.tiny_weights import without_tiny_weights
 from reid.model_errors import ModelMisbehaved, ModelUnreadable
 
 Array = npt.NDArray[Any]
@@ -164,6 +165,7 @@ def open_session(
         ModelUnreadable: not ONNX, cut short, or the runtime is missing or cannot load it.
     """
     threads = config.threads or quota_threads()
+    content = without_tiny_weights(content)
     if runtime == "openvino":
         return _OpenVinoSession(content, name=name, threads=threads, precision=precision)
     if precision != "f32":

@@ -370,9 +370,7 @@ def verify_golden(
     """
     allowed = golden.tolerance if tolerance is None else tolerance
     expected = np.asarray(golden.values, np.float32)
-    cure = (
-        "the card is another model's, or this runtime computes it wrongly: try backend onnxruntime"
-    )
+    cure = "the card is another model's or the runtime computes wrongly: try backend onnxruntime"
     if got.shape != expected.shape:
         raise CardMismatch(
             where, "golden", f"{len(got)} golden values, its card has {len(expected)}", cure

@@ -15,9 +15,9 @@ import numpy as np
 
 from edge.config import DetectConfig, RuntimeConfig
 from edge.detect.adapter import Adapter, Layout
-from edge.preprocess import Preprocessor
 from edge.detect.nms import nms
 from edge.detect.recognise import FAMILIES, recognise
+from edge.preprocess import Preprocessor
 from edge.runtime import Precision, RuntimeName, Session, TensorInfo, open_session
 from edge.types import Detections, Image
 from reid.card import (
