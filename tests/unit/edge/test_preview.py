@@ -110,14 +110,14 @@ def test_the_page_works_in_a_browser(served: tuple[Preview, WebServer], tmp_path
     preview, server = served
     preview._asked_s = float("inf")  # somebody looks for as long as the browser starts
     preview.show(frame(), STEP)
-    shot = tmp_path / "page.png"
+    shot, profile = tmp_path / "page.png", tmp_path / "profile"
 
     subprocess.run(
         [
             chromium,
             *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-            *(f"--user-data-dir={tmp_path / "profile"}", f"--screenshot={shot}"),
+            *(f"--user-data-dir={profile}", f"--screenshot={shot}"),
             *("--window-size=900,640", "--virtual-time-budget=3000", preview.link(server.port)),
         ],
         check=True,
