@@ -1,7 +1,7 @@
 """What the stages of delivery hand each other: new sightings, rows to send, counters, states.
 
-Promise: plain immutable data and one protocol; `edge.sighting`, `edge.spool` and `edge.uplink` import
-this and never each other.
+Promise: plain immutable data and one protocol; `edge.sighting`, `edge.spool` and `edge.uplink`
+import this and never each other.
 """
 
 from __future__ import annotations
@@ -143,15 +143,13 @@ class SpoolCounters:
 
 
 class Outbox(Protocol):
-    """What the uplink needs of the spool. Every method may be called from the uplink's thread; those
-    that write wait for the spool writer's commit unless they say otherwise."""
+    """What the uplink needs of the spool. Every method may be called from the uplink's thread;
+    those that write wait for the spool writer's commit unless they say otherwise."""
 
     def held(self) -> Held:
         """What Hello tells."""
 
-    def welcome(
-        self, ledger_id: str, committed: KeyRanges, skipped: KeyRanges
-    ) -> WelcomeOutcome:
+    def welcome(self, ledger_id: str, committed: KeyRanges, skipped: KeyRanges) -> WelcomeOutcome:
         """Take the matcher's word for what it has: mark, refill, resolve. Waits for the commit."""
 
     def take(

@@ -72,7 +72,8 @@ def sighting_from_tracklet(
             if shot.embeddings
         ],
         seen_with=[
-            tracklet_id(writer_id, other) for other in sorted(tracklet.seen_with)[-limits.SEEN_WITH :]
+            tracklet_id(writer_id, other)
+            for other in sorted(tracklet.seen_with)[-limits.SEEN_WITH :]
         ],
         frame_width=tracklet.frame_width,
         frame_height=tracklet.frame_height,
