@@ -5,7 +5,7 @@ concealed errors, and those that build on them, are marked corrupt until the nex
 Failing: errors of libav become the errors of `base`; their own texts repeat the address with its
 password, so only their kind is kept.
 Threads: as in `base`. libav cannot be interrupted from outside; its time-outs are set so that a
-hung call ends by itself after about twice the configured time.
+hung call ends by itself after once to twice the configured time.
 """
 
 from __future__ import annotations
