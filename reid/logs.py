@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
@@ -36,6 +36,19 @@ def _mask_values(
     return event
 
 
+class _CurrentStderr:
+    """Whatever sys.stderr is just now: a live table puts itself there while it is drawn."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
 def configure(form: Literal["text", "json"], *, stream: TextIO | None = None) -> None:
     """Send structlog's and the standard library's records to stderr in the given form.
 
@@ -43,7 +56,7 @@ def configure(form: Literal["text", "json"], *, stream: TextIO | None = None) ->
         form: text (one readable line per record) or json (one object per line).
         stream: instead of stderr; for tests.
     """
-    target = stream if stream is not None else sys.stderr
+    target = cast(TextIO, stream if stream is not None else _CurrentStderr())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

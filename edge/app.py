@@ -1,0 +1,393 @@
+"""The running box: joins the stages, owns the threads, ends in order.
+
+Promise: everything that can be wrong with settings, models and addresses is said before the first
+frame is read, with its exit code; after that a fault of a camera or of the network never ends the
+process, and a thread that dies always does. SIGTERM and Ctrl-C drain in the order of the data, in
+at most `shutdown_s`; a second one ends at once.
+Threads: the main thread only.
+
+    start:  data folder → models → matcher → web → spool → uplink → inference → cameras
+    end:    cameras → inference (tells what lives) → spool → uplink (acks) → web → matcher
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import Any
+
+import structlog
+from rich.console import Console
+
+from edge.check import check as try_everything
+from edge.config import Config, SourceConfig
+from edge.embedded import EmbeddedError, EmbeddedMatcher
+from edge.exit_codes import ExitCode
+from edge.identity import EdgeIdMismatch, IdentityUnreadable, InvalidEdgeId, load_edge_id
+from edge.inference import InferenceThread
+from edge.live import REDRAW_S, LiveView
+from edge.models_in_use import open_models
+from edge.pipeline import Analysed, CameraPipeline
+from edge.preview import Preview
+from edge.shots import CropBudget
+from edge.sighting import SightingBuilder
+from edge.sources.camera import CameraEvent, CameraState, EventKind
+from edge.sources.reconnect import CameraThread
+from edge.sources.sample import sample_sources
+from edge.spool import Spool
+from edge.spool_errors import SpoolError
+from edge.status import BoxStatus, DeliverySnapshot, readiness, registry_for
+from edge.summary import print_summary
+from edge.track.motfile import MotFile, path_for
+from edge.types import Frame, Tracklet
+from edge.uplink import Uplink
+from reid import SOFTWARE, logs
+from reid.clock import SystemClock
+from reid.model_errors import ModelError
+from reid.tls import TlsError
+from reid.web import WebError, WebServer, parse_address, status_routes
+
+# Files can wait for the spool's writer; live cameras wait for nobody.
+_FILE_PATIENCE_S = 30.0
+_BAD_EVENTS = {EventKind.OFFLINE, EventKind.DAMAGED, EventKind.FAILED, EventKind.RESIZED}
+
+log = structlog.get_logger("edge")
+
+
+class CannotStart(Exception):
+    """Something that has to be right before the first frame is not.
+
+    Attributes:
+        code: how the process ends.
+    """
+
+    def __init__(self, code: ExitCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def run(config: Config, *, sample: bool = False) -> ExitCode:
+    """Run the box until its sources have ended, it is told to stop, or a thread dies."""
+    logs.configure(config.status.log)
+    try:
+        with ExitStack() as stack:
+            return _Box(config, sample=sample, stack=stack).run()
+    except CannotStart as refusal:
+        print(f"edge-run: {logs.mask(str(refusal))}", file=sys.stderr)
+        return refusal.code
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn the errors of the parts into an exit code and one message."""
+    try:
+        yield
+    except (EdgeIdMismatch, InvalidEdgeId, EmbeddedError, TlsError, WebError) as error:
+        raise CannotStart(ExitCode.USAGE, str(error)) from error
+    except ModelError as error:
+        raise CannotStart(ExitCode.MODEL, str(error)) from error
+    except (SpoolError, IdentityUnreadable) as error:
+        raise CannotStart(ExitCode.SPOOL, str(error)) from error
+
+
+def sources_of(config: Config, *, sample: bool) -> tuple[SourceConfig, ...]:
+    """The cameras to watch, the sample among them where it is asked for.
+
+    Raises:
+        CannotStart: none.
+    """
+    sources = config.sources
+    if sample:
+        sources = (*sources, *sample_sources(config.data_dir / "sample"))
+    if not sources:
+        raise CannotStart(
+            ExitCode.USAGE,
+            "no camera given; add --rtsp URL or --source NAME=URL, or take --sample for a look",
+        )
+    return sources
+
+
+class _Box:
+    """The parts of one run; the stack ends in reverse what the constructor started."""
+
+    def __init__(self, config: Config, *, sample: bool, stack: ExitStack) -> None:
+        self._config = config
+        self._stack = stack
+        self._clock = SystemClock()
+        self._told_to_stop = threading.Event()
+        self._fault: tuple[str, BaseException] | None = None
+        with refusals():
+            self._sources = sources_of(config, sample=sample)
+            self._status = BoxStatus([source.name for source in self._sources])
+            config.data_dir.mkdir(parents=True, exist_ok=True)
+            self._edge_id = load_edge_id(
+                config.data_dir, config.edge_id, new_edge_id=config.new_edge_id
+            )
+            self._models = open_models(config, self._status)
+            self._matcher = self._start_matcher()
+            self._preview = self._start_preview()
+            self._start_status()
+            self._spool = Spool(
+                config=config.spool,
+                data_dir=config.data_dir,
+                clock=self._clock,
+                on_fault=self._thread_died,
+            )
+            self._spool.open()
+            stack.callback(self._spool.stop)
+            self._uplink = self._make_uplink()
+        self._builder = SightingBuilder(
+            site=config.site,
+            edge_id=self._edge_id,
+            writer_id=self._spool.writer_id,
+            boot_id=self._clock.boot_id,
+            encoding=config.uplink.encoding,
+            variants=self._models.variants,
+        )
+        self._cameras = {source.name: self._make_camera(source) for source in self._sources}
+        self._inference = self._make_inference()
+        self._status.read_camera = self._read_camera
+        self._status.read_delivery = self._read_delivery
+
+    # -- start -------------------------------------------------------------------------------------
+
+    def _start_matcher(self) -> EmbeddedMatcher | None:
+        self._addresses = self._config.uplink.matchers
+        if not self._config.embedded:
+            return None
+        matcher = EmbeddedMatcher(self._config.data_dir / "matcher")
+        self._stack.callback(matcher.stop)
+        self._addresses = (matcher.start(),)
+        return matcher
+
+    def _start_status(self) -> None:
+        address = self._config.status.metrics
+        if address is None or address == "off":
+            return
+        routes = status_routes(
+            registry_for(self._status),
+            alive=lambda: self._fault is None,
+            readiness=lambda: readiness(self._status.snapshot()),
+        )
+        self._serve(WebServer(address, routes, what="metrics"))
+
+    def _start_preview(self) -> Preview | None:
+        address = self._config.status.preview
+        if address is None or address == "off":
+            return None
+        preview = Preview([source.name for source in self._sources])
+        host, _ = parse_address(address, what="preview")
+        server = WebServer(address, preview.routes(), what="preview")
+        self._serve(server)
+        print(f"preview, good for one browser: {preview.link(server.port, host)}", file=sys.stderr)
+        return preview
+
+    def _serve(self, server: WebServer) -> None:
+        server.start()
+        self._stack.callback(server.stop)
+
+    def _make_uplink(self) -> Uplink:
+        raise NotImplementedError
+
+    def _make_camera(self, source: SourceConfig) -> CameraThread:
+        return CameraThread(
+            config=source,
+            max_fps=self._config.fps,
+            on_event=self._on_event,
+            on_frame=lambda: self._inference.wake(),
+        )
+
+    def _make_inference(self) -> InferenceThread:
+        config = self._config
+        budget = CropBudget(per_s=config.shots.budget_per_s)
+        numbers = itertools.count(1)
+        pipelines = {}
+        for source in self._sources:
+            tracks = None
+            if config.tracks is not None:
+                tracks = MotFile(path_for(config.tracks, source.name, len(self._sources)))
+                self._stack.callback(tracks.close)
+            pipelines[source.name] = CameraPipeline(
+                camera=source.name,
+                gate=source.gate,
+                track=config.track,
+                shots=config.shots,
+                models=self._models,
+                budget=budget,
+                numbers=numbers,
+                status=self._status,
+                tracks=tracks,
+            )
+        return InferenceThread(
+            cameras=self._cameras, pipelines=pipelines, emit=self._emit, observe=self._observe
+        )
+
+    # -- what the threads call ---------------------------------------------------------------------
+
+    def _emit(self, tracklet: Tracklet, triggered_monotonic_nanos: int) -> None:
+        new = self._builder.build(tracklet, triggered_monotonic_nanos=triggered_monotonic_nanos)
+        live = self._cameras[tracklet.camera].live
+        self._spool.put(new, timeout_s=0.0 if live else _FILE_PATIENCE_S)
+
+    def _observe(self, frame: Frame, analysed: Analysed) -> None:
+        if self._preview is not None:
+            self._preview.show(frame, analysed.step)
+
+    def _on_event(self, event: CameraEvent) -> None:
+        tell = log.warning if event.kind in _BAD_EVENTS else log.info
+        repeated = {"repeated": event.repeated} if event.repeated else {}
+        tell(event.text, **repeated)
+
+    def _thread_died(self, name: str, fault: BaseException) -> None:
+        if self._fault is None:
+            self._fault = (name, fault)
+        self._told_to_stop.set()
+
+    # -- what status reads -------------------------------------------------------------------------
+
+    def _read_camera(self, name: str) -> dict[str, Any]:
+        camera = self._cameras[name]
+        counters = camera.counters()
+        error = camera.last_error
+        return {
+            "state": camera.state.value,
+            "error": str(error) if error is not None else None,
+            "frames_in": counters.frames_in,
+            "frames_dropped": counters.frames_dropped,
+            "corrupt": counters.corrupt,
+            "reconnects": counters.reconnects,
+            "bytes_video_in": counters.bytes_video_in,
+            "last_frame_age_s": camera.last_frame_age_s,
+        }
+
+    def _read_delivery(self) -> DeliverySnapshot:
+        raise NotImplementedError
+
+    # -- run and end -------------------------------------------------------------------------------
+
+    def run(self) -> ExitCode:
+        """Start everything, wait for the end, end in order, say the last words."""
+        config = self._config
+        log.info(
+            "started",
+            software=SOFTWARE,
+            site=config.site,
+            edge_id=self._edge_id,
+            cameras=[source.name for source in self._sources],
+            matcher=list(self._addresses),
+            data_dir=str(config.data_dir),
+        )
+        self._uplink.start()
+        self._inference.start()
+        for camera in self._cameras.values():
+            camera.start()
+        with _signals(self._told_to_stop), self._view() as view:
+            reason = self._wait(view)
+        self._end(all_read=reason == _ALL_READ)
+        code, reason = self._verdict(reason)
+        print_summary(self._status.snapshot(), config.status.summary, reason)
+        return code
+
+    def _view(self) -> LiveView:
+        console = Console(stderr=True)
+        return LiveView(console=console, snapshot=self._status.snapshot)
+
+    def _wait(self, view: LiveView) -> str:
+        """Watch over the threads until it is time to end; returns why."""
+        deadline = None
+        if self._config.duration_s is not None:
+            deadline = time.monotonic() + self._config.duration_s
+        while not self._told_to_stop.wait(REDRAW_S):
+            view.redraw()
+            if not self._inference.is_alive():
+                if self._inference.fault is not None:
+                    self._thread_died("inference", self._inference.fault)
+                    break
+                return _ALL_READ
+            if not self._uplink.alive():
+                self._thread_died("uplink", self._uplink.fault or RuntimeError("it ended"))
+                break
+            if self._matcher is not None and self._matcher.died:
+                self._status.warn("embedded", "the embedded matcher has ended")
+            if deadline is not None and time.monotonic() >= deadline:
+                return f"{self._config.duration_s:g} s are over (--duration)"
+        return "a thread died" if self._fault is not None else "told to stop"
+
+    def _end(self, *, all_read: bool) -> None:
+        """Drain in the order of the data, within shutdown_s."""
+        deadline = time.monotonic() + self._config.shutdown_s
+
+        def left_s() -> float:
+            return max(0.1, deadline - time.monotonic())
+
+        stoppers = [threading.Thread(target=c.stop, daemon=True) for c in self._cameras.values()]
+        for stopper in stoppers:
+            stopper.start()
+        for stopper in stoppers:
+            stopper.join(left_s())
+        self._inference.stop()
+        self._inference.join(left_s())
+        if self._inference.fault is not None:
+            self._thread_died("inference", self._inference.fault)
+        self._spool.flush(left_s())
+        if self._fault is None:
+            self._uplink.drain(left_s())
+        self._uplink.stop()
+        self._spool.stop(left_s())
+
+    def _verdict(self, reason: str) -> tuple[ExitCode, str]:
+        if self._fault is not None:
+            name, fault = self._fault
+            log.error(f"the thread {name!r} died; this is our own fault", exc_info=fault)
+            return ExitCode.FAULT, f"the thread {name!r} died: {type(fault).__name__}: {fault}"
+        states = {camera.state for camera in self._cameras.values()}
+        if reason == _ALL_READ and states == {CameraState.FAILED}:
+            for camera in self._cameras.values():
+                print(f"edge-run: {camera.last_error}", file=sys.stderr)
+            return ExitCode.NO_SOURCE, "no source could be opened"
+        delivery = self._status.snapshot().delivery
+        if reason == _ALL_READ and delivery.refused and delivery.waiting:
+            return ExitCode.REFUSED, f"the matcher refuses us: {delivery.problem}"
+        if delivery.waiting:
+            reason += f"; {delivery.waiting} sightings wait in the spool for the matcher"
+        return ExitCode.DONE, reason
+
+
+_ALL_READ = "all sources were read"
+
+
+@contextmanager
+def _signals(told_to_stop: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT ask for the end; the second one takes its usual course."""
+    before: dict[int, Any] = {}
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        told_to_stop.set()
+        signal.signal(number, before[number])
+
+    for number in (int(signal.SIGTERM), int(signal.SIGINT)):
+        before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def check(config: Config, *, sample: bool = False) -> ExitCode:
+    """Open everything, run one frame of each camera, say what was found."""
+    logs.configure(config.status.log)
+    try:
+        with refusals():
+            sources = sources_of(config, sample=sample)
+            models = open_models(config, BoxStatus([source.name for source in sources]))
+    except CannotStart as refusal:
+        print(f"edge-run: {logs.mask(str(refusal))}", file=sys.stderr)
+        return refusal.code
+    return try_everything(config, sources, models)
