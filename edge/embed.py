@@ -24,7 +24,7 @@ from reid.card import (
     Card,
     InputSpec,
     ModelFile,
-    RuntimeVariant,
+    admitted_variant,
     golden_image,
     golden_values,
     verify_golden,
@@ -189,16 +189,6 @@ def golden_row(embedder: Embedder, seed: int) -> Floats:
     picture = golden_image(embedder.input.height, embedder.input.width, seed)
     row: Floats = embedder.embed([picture])[0]
     return row
-
-
-def admitted_variant(
-    card: Card, runtime: RuntimeName, precision: Precision
-) -> RuntimeVariant | None:
-    """The card's entry for a runtime and precision; None for plain float."""
-    for entry in card.runtimes:
-        if (entry.runtime, entry.precision) == (runtime, precision):
-            return entry
-    return None
 
 
 def picture_input(where: Path | str, session: Session) -> TensorInfo:

@@ -385,6 +385,14 @@ def verify_golden(
         )
 
 
+def admitted_variant(card: Card, runtime: str, precision: str) -> RuntimeVariant | None:
+    """The card's entry for a runtime and precision; None for plain float, or not admitted."""
+    for entry in card.runtimes:
+        if (entry.runtime, entry.precision) == (runtime, precision):
+            return entry
+    return None
+
+
 def golden_values(kind: Kind, outputs: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
     """What a card keeps of a run on the golden picture.
 

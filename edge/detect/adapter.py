@@ -5,7 +5,7 @@ An adapter is chosen once, at opening, by `edge.detect.recognise`; it keeps noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -23,17 +23,13 @@ class Layout:
     """What an adapter needs to know of a model.
 
     Attributes:
-        input: name of the picture input.
-        outputs: names of the outputs, in the model's order.
         height, width: of the model's input, pixels.
-        person_class: index of the class person, as the family counts.
+        person_class: index of the class person, as the family counts; None: the family's usual.
     """
 
-    input: str
-    outputs: tuple[str, ...]
     height: int
     width: int
-    person_class: int
+    person_class: int | None
 
 
 class Adapter(Protocol):
@@ -55,8 +51,14 @@ class Adapter(Protocol):
     @staticmethod
     def default_input(height: int, width: int) -> InputSpec: ...
 
-    def extra_feeds(self) -> Mapping[str, Array]:
-        """Inputs besides the picture."""
+    @staticmethod
+    def shapes_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
+        """Whether outputs of these shapes can be this family's, for an input of that size."""
+        ...
+
+    @staticmethod
+    def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
+        """Whether the values of one run can be; asked only where the shapes fit."""
         ...
 
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:

@@ -9,6 +9,7 @@ Threads: one at a time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +17,20 @@ import numpy as np
 from edge.config import DetectConfig, RuntimeConfig
 from edge.detect.adapter import Adapter, Layout
 from edge.detect.nms import nms
-from edge.detect.recognise import FAMILIES, recognise
+from edge.detect.recognise import named_family, person_class, recognise
 from edge.preprocess import Preprocessor
-from edge.runtime import Precision, RuntimeName, Session, TensorInfo, open_session
+from edge.runtime import Array, Precision, RuntimeName, Session, TensorInfo, open_session
 from edge.types import Detections, Image
 from reid.card import (
     Card,
     InputSpec,
     ModelFile,
+    admitted_variant,
     golden_image,
     golden_values,
     verify_golden,
 )
-from reid.model_errors import CardMismatch, FamilyUnknown, ModelMisbehaved, WrongKind
+from reid.model_errors import CardMismatch, ModelMisbehaved, WrongKind
 
 MAX_PEOPLE = 300  # in one frame; more is a crowd that boxes do not describe
 FREE_SIZE = 416  # input size where the model leaves it open and no card says it
@@ -53,6 +55,7 @@ class Detector:
         adapter: Adapter,
         spec: InputSpec,
         input_name: str,
+        extra_feeds: Mapping[str, Array],
         config: DetectConfig,
         family_from: str,
     ) -> None:
@@ -71,7 +74,7 @@ class Detector:
         self._low = config.low_confidence
         self._iou = config.nms_iou if config.nms_iou is not None else adapter.nms_iou
         self._prepare = Preprocessor(spec)
-        self._feeds = {input_name: self._prepare.input, **adapter.extra_feeds()}
+        self._feeds = {input_name: self._prepare.input, **extra_feeds}
 
     def detect(self, image: Image) -> Detections:
         """Find people.
@@ -135,41 +138,38 @@ def open_detector(
     )
     picture = picture_input(model.path, session)
     height, width = _input_size(model, picture)
+    extra = _extra_feeds(model.path, session, picture, height, width)
 
-    def run() -> list[np.ndarray]:  # type: ignore[type-arg]
-        pixels = golden_image(height, width, card.golden.seed if card and card.golden else 1)
+    def run(spec: InputSpec) -> list[Array]:
         prepare = Preprocessor(spec)
-        prepare(pixels)
-        return session.run({picture.name: prepare.input})
+        prepare(golden_image(height, width, card.golden.seed if card and card.golden else 1))
+        return session.run({picture.name: prepare.input, **extra})
 
-    spec = _card_spec(card) or InputSpec(height=height, width=width, colour="bgr", range=255)
+    own_spec = card.input if card else None
+    probe = own_spec or InputSpec(height=height, width=width)
     family = detect.family or (card.family if card else None)
     if family is not None:
-        if family not in FAMILIES:
-            raise FamilyUnknown(
-                model.path, f"there is no family {family!r}", "take one of " + ", ".join(FAMILIES)
-            )
-        made = FAMILIES[family]
+        made = named_family(model.path, family, height, width, run(probe))
         family_from = "flag" if detect.family else "card"
     else:
-        made = recognise(model.path, height, width, run)
+        made = recognise(model.path, height, width, run(probe))
         family_from = "recognised"
-    spec = _card_spec(card) or made.default_input(height, width)
-    layout = Layout(
-        picture.name,
-        tuple(item.name for item in session.outputs),
-        height,
-        width,
-        (card.person_class if card else None) or 0,
-    )
+    spec = own_spec or made.default_input(height, width)
     if card is not None and card.golden is not None:
-        verify_golden(model.path, card.golden, golden_values("detector", run()))
+        admitted = admitted_variant(card, session.runtime, session.precision)
+        tolerance = admitted.tolerance if admitted else None
+        verify_golden(model.path, card.golden, golden_values("detector", run(spec)), tolerance)
+    person = card.person_class if card else None
+    layout = Layout(
+        height, width, person if person is not None else person_class(model.path, session.metadata)
+    )
     return Detector(
         model=model,
         session=session,
         adapter=made(layout),
         spec=spec,
         input_name=picture.name,
+        extra_feeds=extra,
         config=detect,
         family_from=family_from,
     )
@@ -192,13 +192,28 @@ def picture_input(where: Path | str, session: Session) -> TensorInfo:
     )
 
 
-def _card_spec(card: Card | None) -> InputSpec | None:
-    return card.input if card else None
+def _extra_feeds(
+    where: Path | str, session: Session, picture: TensorInfo, height: int, width: int
+) -> dict[str, Array]:
+    """What goes in besides the picture: D-FINE and its kin want the size to scale boxes to."""
+    feeds: dict[str, Array] = {}
+    for item in session.inputs:
+        if item.name == picture.name:
+            continue
+        if len(item.shape) == 2 and item.shape[1] == 2 and item.dtype == "int64":
+            feeds[item.name] = np.array([[width, height]], np.int64)
+        else:
+            raise WrongKind(
+                where,
+                f"takes a second input {item} that no detector family here has",
+                "export it with the picture as its only input",
+            )
+    return feeds
 
 
 def _input_size(model: ModelFile, picture: TensorInfo) -> tuple[int, int]:
     height, width = picture.shape[2], picture.shape[3]
-    spec = _card_spec(model.card)
+    spec = model.card.input if model.card else None
     if spec is not None:
         if (height or spec.height, width or spec.width) != (spec.height, spec.width):
             raise CardMismatch(

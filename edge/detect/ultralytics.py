@@ -7,12 +7,12 @@ read here; no code of that project is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from edge.detect.adapter import Candidates, Layout, corners
+from edge.detect.adapter import Candidates, Layout, cell_count, corners
 from edge.runtime import Array
 from reid.card import InputSpec
 
@@ -27,14 +27,21 @@ class UltralyticsDense:
     decoding: ClassVar[str] = "columns cx cy w h in pixels, then class scores; no objectness"
 
     def __init__(self, layout: Layout) -> None:
-        self._score = 4 + layout.person_class
+        self._score = 4 + (layout.person_class or 0)
 
     @staticmethod
     def default_input(height: int, width: int) -> InputSpec:
         return InputSpec(height=height, width=width, colour="rgb", range=1, fit="letterbox_centre")
 
-    def extra_feeds(self) -> Mapping[str, Array]:
-        return {}
+    @staticmethod
+    def shapes_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
+        shape = outputs[0].shape
+        cells = cell_count(height, width, STRIDES)
+        return len(outputs) == 1 and len(shape) == 3 and shape[1] >= 5 and shape[2] == cells
+
+    @staticmethod
+    def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
+        return True  # no other family has cells in its last axis
 
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
         columns = outputs[0][0]

@@ -6,12 +6,12 @@ Source: Ge et al., YOLOX, arXiv:2107.08430; Megvii's export (`tools/export_onnx.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from edge.detect.adapter import Candidates, Layout, corners, grid_cells
+from edge.detect.adapter import Candidates, Layout, cell_count, corners, grid_cells
 from edge.runtime import Array
 from reid.card import InputSpec
 
@@ -26,7 +26,7 @@ class YoloxDecoded:
     decoding: ClassVar[str] = "cx cy w h in pixels, score = objectness × class"
 
     def __init__(self, layout: Layout) -> None:
-        self._score = 5 + layout.person_class
+        self._score = 5 + (layout.person_class or 0)
 
     @staticmethod
     def default_input(height: int, width: int) -> InputSpec:
@@ -34,8 +34,16 @@ class YoloxDecoded:
             height=height, width=width, colour="bgr", range=255, fit="letterbox_top_left"
         )
 
-    def extra_feeds(self) -> Mapping[str, Array]:
-        return {}
+    @staticmethod
+    def shapes_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
+        cells = cell_count(height, width, STRIDES)
+        return len(outputs) == 1 and outputs[0].shape[:2] == (1, cells) and _columns(outputs) >= 6
+
+    @staticmethod
+    def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
+        rows = outputs[0][0]
+        # pixels: no size below 0, and centres all over the picture
+        return bool(rows[:, 2:4].min() >= 0.0 and rows[:, :2].max() > 0.5 * max(height, width))
 
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
         rows = outputs[0][0]
@@ -62,9 +70,19 @@ class YoloxRaw(YoloxDecoded):
         super().__init__(layout)
         self._cells, self._strides = grid_cells(layout.height, layout.width, STRIDES)
 
+    @staticmethod
+    def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
+        rows = outputs[0][0]
+        # logarithms of sizes: some below one cell; offsets stay near their cell
+        return bool(rows[:, 2:4].min() < 0.0 or rows[:, :2].max() < 0.25 * max(height, width))
+
     def _centres(self, values: Array, cells: Array) -> Array:
         stride = self._strides[cells, None]
         xy = (values[:, :2] + self._cells[cells]) * stride
         # a person is never larger than a few thousand pixels; the bound keeps exp finite
         wh = np.exp(np.minimum(values[:, 2:], 10.0)) * stride
         return np.concatenate([xy, wh], axis=1)
+
+
+def _columns(outputs: Sequence[Array]) -> int:
+    return outputs[0].shape[2] if outputs[0].ndim == 3 else 0
