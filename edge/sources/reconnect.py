@@ -124,6 +124,7 @@ class CameraThread:
         self._last_frame_s: float | None = None
         self._last_error: SourceError | None = None
         self._fault: BaseException | None = None
+        self._told_online = False
         self._told: tuple[type[SourceError], float, int] | None = None
         self._thread = threading.Thread(target=self._run, name=f"camera-{self.name}", daemon=True)
 
@@ -214,7 +215,13 @@ class CameraThread:
                 return False
             reader.frame_s = self._last_frame_s = self._now_s()
             if self._state is not CameraState.ONLINE:
-                events.append(self._came_online(reading))
+                self._state = CameraState.ONLINE
+                self._reconnects += self._was_online
+                self._was_online = True
+                self._last_error = None
+                if not self._told_online:
+                    self._told_online = True
+                    events.append(self._event(EventKind.ONLINE, self._online_text(reading)))
             size = (reading.width, reading.height)
             if self._size not in (None, size):
                 self._size_changes += 1
@@ -229,17 +236,10 @@ class CameraThread:
         self._on_frame()
         return wanted
 
-    def _came_online(self, reading: Reading) -> CameraEvent:
-        self._state = CameraState.ONLINE
-        self._reconnects += self._was_online
-        self._was_online = True
-        self._last_error = None
-        self._told = None
-        self._backoff.reset()
-        return self._event(
-            EventKind.ONLINE,
+    def _online_text(self, reading: Reading) -> str:
+        return (
             f"camera {self.name!r}: frames of {reading.width}x{reading.height} "
-            f"from {mask(self._config.url)}",
+            f"from {mask(self._config.url)}"
         )
 
     def _resized_text(self, size: tuple[int, int]) -> str:
@@ -350,6 +350,11 @@ class CameraThread:
             self._state = CameraState.OFFLINE
             self._last_error = error
             self._failed_opens += reader.frame_s is None
+        lasted_s = (reader.frame_s or 0.0) - (reader.opened_s or 0.0)
+        if reader.frame_s is not None and lasted_s > self._config.retry_max_s:
+            # only a connection that lasted: one that flaps shall neither storm nor be told twice
+            self._backoff.reset()
+            self._told = None
         wait_s = self._backoff.next_s()
         self._tell(error, wait_s)
         until_s = self._now_s() + wait_s
@@ -370,6 +375,7 @@ class CameraThread:
             self._told = (kind, told_s, held + 1)
             return
         self._told = (type(error), now_s, 0)
+        self._told_online = False
         text = f"camera {self.name!r}: {error}; retrying in {wait_s:.1f} s, for as long as it takes"
         event = self._event(EventKind.OFFLINE, text, error=error)
         self._on_event(CameraEvent(event.camera, event.kind, event.text, held, error))
