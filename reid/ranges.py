@@ -59,6 +59,13 @@ class RangeSet:
         at = bisect_left(self._lasts, value)
         return at < len(self._lasts) and self._firsts[at] <= value
 
+    def range_of(self, value: int) -> tuple[int, int]:
+        """The range that holds a value. Raises KeyError where none does."""
+        at = bisect_left(self._lasts, value)
+        if at == len(self._lasts) or self._firsts[at] > value:
+            raise KeyError(value)
+        return self._firsts[at], self._lasts[at]
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """The ranges in order, as (first, last)."""
         return iter(list(zip(self._firsts, self._lasts, strict=True)))

@@ -27,7 +27,7 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -195,11 +195,11 @@ def peer_from_uris(uris: Sequence[str], name: str = "") -> Peer:
     )
 
 
-def peer_from_context(auth_context: Mapping[str, Sequence[bytes]]) -> Peer | None:
+def peer_from_context(auth_context: Mapping[str, Iterable[bytes]]) -> Peer | None:
     """Who is at the other end of a gRPC call; None where the connection is plain."""
     if list(auth_context.get("transport_security_type", ())) != [b"ssl"]:
         return None
-    names = auth_context.get("x509_common_name", ())
+    names = list(auth_context.get("x509_common_name", ()))
     uris = [uri.decode("utf-8", "replace") for uri in auth_context.get("peer_uri", ())]
     return peer_from_uris(uris, names[0].decode("utf-8", "replace") if names else "")
 
@@ -341,6 +341,7 @@ class ServerCertificates:
         self._lock = threading.Lock()  # handshakes may fetch at the same time
         self._stamp = files.stamp()
         self._bundle = load(files)
+        self._expired = False
 
     @property
     def bundle(self) -> Bundle:
@@ -351,8 +352,25 @@ class ServerCertificates:
     def credentials(self) -> grpc.ServerCredentials:
         """Mutual TLS: a client without a certificate of our CA is refused."""
         return grpc.dynamic_ssl_server_credentials(
-            _configuration(self.bundle), self._fetch, require_client_authentication=True
+            _configuration(self.bundle),
+            self._fetch,  # type: ignore[arg-type]  # None means unchanged, which the stubs miss
+            require_client_authentication=True,
         )
+
+    def check_expiry(self) -> None:
+        """Report a certificate that has ended while in use; called now and then."""
+        with self._lock:
+            over = datetime.datetime.now(datetime.UTC) > self._bundle.not_after
+            news, self._expired = over and not self._expired, over
+        if news and self._on_error is not None:
+            self._on_error(
+                CertificateExpired(
+                    f"{self._files.cert} expired at {self._bundle.not_after:%Y-%m-%d %H:%M} UTC, "
+                    "so no box can connect",
+                    "make a new one with edge-match certs server in the same place",
+                    self._files.cert,
+                )
+            )
 
     def refresh(self) -> Bundle | None:
         """Read the files again if they changed; the new bundle, or None where nothing is new."""

@@ -1,0 +1,799 @@
+"""IngestService: from a stream of sightings to the ledger, and acks back.
+
+Promise: a key is acked after the ledger's commit that holds it, never before. A bad record is
+rejected alone. A newer stream of a box ends its older one. Whatever refuses for the time being says
+Goodbye with a time to wait; nothing that a box sends can stop another box's stream.
+Full: a stream that has more in flight than twice its window, or a ledger with too much waiting, is
+not read on; the box feels it through HTTP/2's flow control and stays connected.
+Threads: everything runs in the event loop; the ledger calls back into it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from matcher.clocks import BootClock, HeartbeatMemory
+from matcher.config import LimitsConfig
+from matcher.edges import EdgeBook, EdgeState
+from matcher.errors import MatcherError, StorageFull
+from matcher.ledger import Ledger
+from matcher.schema import EntryKind
+from matcher.store import Appended, KnownKeys, LedgerStore
+from matcher.streams import RateLimit, StreamBook
+from matcher.validate import BatchCheck
+from reid import SOFTWARE, WIRE_VERSION
+from reid.clock import Clock
+from reid.limits import (
+    BATCH_SIGHTINGS,
+    DEAD_AFTER_S,
+    DIMENSION,
+    MESSAGE_BYTES,
+    RANGES,
+    STRING_BYTES,
+    is_writer_id,
+)
+from reid.ranges import KeyRanges, RangeSet
+from reid.tls import Peer, peer_from_context
+from reid.v1 import ingest_pb2, ingest_pb2_grpc
+from reid.v1.ingest_pb2 import GoodbyeReason, StreamRequest, StreamResponse
+from reid.v1.sighting_pb2 import Key
+
+MAX_WELCOME_RANGES = 4096  # as the contract says of Welcome.committed and Welcome.skipped
+MAX_SPACES = 16
+BOOTS_KEPT = 4096  # clocks remembered, all boxes together; the log has what left
+NS = 1_000_000_000
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
+_log = structlog.get_logger("ingest")
+
+
+class IngestMetrics:
+    """Counters of the ingest path."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.sightings = Counter(
+            "reid_matcher_sightings",
+            "Sightings received, by what became of them",
+            ["result"],
+            registry=registry,
+        )
+        self.streams = Gauge("reid_matcher_streams", "Open streams of boxes", registry=registry)
+        self.goodbyes = Counter(
+            "reid_matcher_goodbyes",
+            "Streams ended by us, by reason",
+            ["reason"],
+            registry=registry,
+        )
+        self.refused = Counter(
+            "reid_matcher_refused_hellos",
+            "Hellos refused for good, by status code",
+            ["code"],
+            registry=registry,
+        )
+        self.batches = Counter(
+            "reid_matcher_batches", "Batches received, by lane", ["lane"], registry=registry
+        )
+        self.commit_s = Histogram(
+            "reid_matcher_commit_seconds",
+            "From the arrival of a batch to its commit",
+            registry=registry,
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+        )
+        self.unknown = Counter(
+            "reid_matcher_unknown_messages",
+            "Messages of a newer contract, ignored",
+            registry=registry,
+        )
+        self.stored = self.sightings.labels("stored")
+        self.by_lane = {
+            ingest_pb2.LANE_UNSPECIFIED: self.batches.labels("backlog"),
+            ingest_pb2.LANE_BACKLOG: self.batches.labels("backlog"),
+            ingest_pb2.LANE_LIVE: self.batches.labels("live"),
+        }
+
+
+class BoxStream:
+    """One open stream: what waits to be sent, and what is in flight. Event loop only.
+
+    Attributes:
+        box: (site, edge_id).
+        unfinished: older writers of the box whose held rows are still to come.
+        heard_ns: monotonic time of the last message.
+    """
+
+    def __init__(self, *, hello: ingest_pb2.Hello, limits: LimitsConfig, now_ns: int) -> None:
+        self.box = (hello.site, hello.edge_id)
+        self.process_id = hello.process_id or hello.writer_id
+        self.writer_id = hello.writer_id
+        self.boot_id = hello.boot_id
+        self.check = BatchCheck(
+            site=hello.site,
+            edge_id=hello.edge_id,
+            spaces={space.space_id: space.dimension for space in hello.spaces},
+        )
+        self.rate = RateLimit(limits.sightings_per_s)
+        self.heartbeats = HeartbeatMemory()
+        self.unfinished: dict[str, RangeSet] = {}
+        self.heard_ns = now_ns
+        self.window = limits.window_sightings
+        self.in_flight = 0
+        self.goodbye: ingest_pb2.Goodbye | None = None
+        self._bound = 2 * limits.window_sightings
+        self._out: deque[StreamResponse] = deque()
+        self._acks = KeyRanges()
+        self._wake = asyncio.Event()
+        self._free = asyncio.Event()
+        self._free.set()
+
+    def send(self, message: StreamResponse) -> None:
+        """Queue a message; after Goodbye nothing is queued but acks."""
+        if self.goodbye is None:
+            self._out.append(message)
+            self._wake.set()
+
+    def end(self, reason: GoodbyeReason, message: str, *, retry_after_s: float) -> bool:
+        """Say Goodbye after the acks of what is in flight; False where it was said before."""
+        if self.goodbye is not None:
+            return False
+        self.goodbye = ingest_pb2.Goodbye(
+            reason=reason,
+            message=message,
+            retry_after_s=retry_after_s,
+        )
+        self._wake.set()
+        return True
+
+    def submitted(self, rows: int) -> None:
+        """Rows went to the ledger."""
+        self.in_flight += rows
+        if self.in_flight >= self._bound:
+            self._free.clear()
+
+    def settled(self, rows: int, acked: KeyRanges | None) -> None:
+        """The ledger answered for rows."""
+        self.in_flight -= rows
+        if self.in_flight < self._bound:
+            self._free.set()
+        if acked is not None:
+            self._acks.update(acked)
+        self._wake.set()
+
+    async def readable(self) -> None:
+        """Wait until fewer rows are in flight than are bounded."""
+        await self._free.wait()
+
+    async def outgoing(self) -> AsyncIterator[StreamResponse]:
+        """What to send, until after Goodbye."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._out:
+                yield self._out.popleft()
+            if self._acks:
+                ranges, self._acks = self._acks.messages(), KeyRanges()
+                for start in range(0, len(ranges), RANGES):
+                    yield StreamResponse(ack=ingest_pb2.Ack(ranges=ranges[start : start + RANGES]))
+            if self.goodbye is not None and self.in_flight == 0 and not self._acks:
+                yield StreamResponse(goodbye=self.goodbye)
+                return
+
+
+class IngestService(ingest_pb2_grpc.IngestServiceServicer):
+    """The servicer. One per server."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        edges: EdgeBook,
+        limits: LimitsConfig,
+        retention_ns: Any,
+        clock: Clock,
+        registry: CollectorRegistry,
+    ) -> None:
+        """
+        Args:
+            retention_ns: callable, site -> age in ns at which sightings are deleted.
+        """
+        self._ledger = ledger
+        self._edges = edges
+        self._limits = limits
+        self._retention_ns = retention_ns
+        self._clock = clock
+        self._streams: StreamBook[BoxStream] = StreamBook()
+        self._boots: OrderedDict[tuple[str, str, str], BootClock] = OrderedDict()
+        self._open: set[BoxStream] = set()
+        self._closing: tuple[str, float] | None = None
+        self.metrics = IngestMetrics(registry)
+
+    # --- for the server ---------------------------------------------------------------------------
+
+    def connected(self, site: str, edge_id: str) -> bool:
+        """Whether a stream of this box is open."""
+        return self._streams.get((site, edge_id)) is not None
+
+    @property
+    def open_streams(self) -> int:
+        """How many streams are open."""
+        return len(self._open)
+
+    def sweep(self) -> None:
+        """End streams that have been silent too long; called every second."""
+        now = self._clock.monotonic_nanos()
+        for stream in list(self._open):
+            if now - stream.heard_ns > DEAD_AFTER_S * NS:
+                self._end(
+                    stream,
+                    ingest_pb2.GOODBYE_REASON_SILENT,
+                    f"no message for {DEAD_AFTER_S:g} s",
+                    0.5,
+                )
+
+    def shut_down(self, retry_after_s: float) -> None:
+        """Say Goodbye to every stream, now and to come."""
+        self._closing = ("the server stops", retry_after_s)
+        for stream in list(self._open):
+            self._end(stream, ingest_pb2.GOODBYE_REASON_SHUTDOWN, "the server stops", retry_after_s)
+
+    def erase(self, site: str, keys: dict[str, KeyRanges]) -> int:
+        """Tell connected boxes to erase keys; others hear it at their next Hello."""
+        told = 0
+        for edge_id, ranges in keys.items():
+            told += len(ranges)
+            stream = self._streams.get((site, edge_id))
+            if stream is not None:
+                self._send_erase(stream, ranges)
+        return told
+
+    # --- the stream -------------------------------------------------------------------------------
+
+    async def Stream(  # noqa: N802
+        self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        """See proto/reid/v1/ingest.proto."""
+        try:
+            first = await asyncio.wait_for(context.read(), DEAD_AFTER_S)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no Hello within 20 s")
+        if first is _EOF:
+            return
+        hello = await self._greet(first, context)
+        stream = BoxStream(hello=hello, limits=self._limits, now_ns=self._clock.monotonic_nanos())
+        if not await self._admit(stream, hello, context):
+            return
+        self._open.add(stream)
+        self.metrics.streams.set(len(self._open))
+        try:
+            known = await self._known(stream, hello)
+            if known is not None:
+                await context.write(self._welcome(stream, known))
+                self._send_erase(stream, known.erase)
+            await self._converse(stream, context, read=known is not None)
+        finally:
+            self._open.discard(stream)
+            self._streams.closed(stream.box, stream)
+            self.metrics.streams.set(len(self._open))
+            _log.info(
+                "stream ended", site=stream.box[0], edge=stream.box[1], reason=self._reason(stream)
+            )
+
+    async def _greet(
+        self, first: StreamRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> ingest_pb2.Hello:
+        """Check Hello; a permanent refusal ends the call with its status."""
+
+        async def refuse(code: grpc.StatusCode, why: str) -> None:
+            self.metrics.refused.labels(code.name).inc()
+            _log.warning("hello refused", peer=context.peer(), code=code.name, why=why)
+            await context.abort(code, why)
+
+        if first.WhichOneof("message") != "hello":
+            await refuse(grpc.StatusCode.INVALID_ARGUMENT, "the first message of a stream is Hello")
+        hello = first.hello
+        if hello.wire_version != WIRE_VERSION:
+            await refuse(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"wire version {hello.wire_version}; this server speaks {WIRE_VERSION}; update "
+                "the older of the two",
+            )
+        problem = hello_problem(hello, self._limits)
+        if problem:
+            await refuse(grpc.StatusCode.INVALID_ARGUMENT, problem)
+        peer = peer_from_context(context.auth_context())
+        problem = binding_problem(hello, peer)
+        if problem:
+            await refuse(grpc.StatusCode.PERMISSION_DENIED, problem)
+        return hello
+
+    async def _admit(
+        self,
+        stream: BoxStream,
+        hello: ingest_pb2.Hello,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> bool:
+        """Decide between streams of one box; False where this one was sent away."""
+        refusal: tuple[GoodbyeReason, str, float] | None = None
+        ledger_id = self._ledger.ledger_id
+        if self._closing is not None:
+            refusal = (ingest_pb2.GOODBYE_REASON_SHUTDOWN, *self._closing)
+        elif hello.last_ledger_id not in ("", ledger_id) and not hello.accept_ledger:
+            refusal = (
+                ingest_pb2.GOODBYE_REASON_OTHER_LEDGER,
+                f"this is ledger {ledger_id}, the box last talked to {hello.last_ledger_id}; if "
+                "that is right, start the box once with --accept-ledger",
+                60.0,
+            )
+        else:
+            admission = self._streams.hello(
+                stream.box, stream.process_id, stream, now_ns=self._clock.monotonic_nanos()
+            )
+            clone = (
+                f"two processes use edge id {stream.box[1]!r} at site {stream.box[0]!r} in turn; "
+                "start the copy once with --new-edge-id"
+            )
+            if admission.cloned:
+                refusal = (ingest_pb2.GOODBYE_REASON_CLONED, clone, 60.0)
+                self._edges.get(*stream.box).alarm("cloned", clone)
+            if admission.ended is not None:
+                if admission.cloned:
+                    self._end(admission.ended, ingest_pb2.GOODBYE_REASON_CLONED, clone, 60.0)
+                else:
+                    self._end(
+                        admission.ended,
+                        ingest_pb2.GOODBYE_REASON_SUPERSEDED,
+                        "a newer stream of this box took over",
+                        5.0,
+                    )
+        if refusal is None:
+            return True
+        reason, text, wait_s = refusal
+        self.metrics.goodbyes.labels(_goodbye_name(reason)).inc()
+        _log.warning("hello put off", site=stream.box[0], edge=stream.box[1], why=text)
+        goodbye = ingest_pb2.Goodbye(
+            reason=reason,
+            message=text,
+            retry_after_s=wait_s,
+        )
+        await context.write(StreamResponse(goodbye=goodbye))
+        return False
+
+    async def _known(self, stream: BoxStream, hello: ingest_pb2.Hello) -> KnownKeys | None:
+        """What the ledger knows of the box's keys; None where it cannot say (Goodbye is set)."""
+        held, issued = KeyRanges(hello.held), KeyRanges(hello.issued)
+        site, edge_id = stream.box
+        now = self._clock.unix_nanos()
+
+        def job(store: LedgerStore) -> KnownKeys:
+            return store.hello(site, edge_id, hello.writer_id, held, issued, now_ns=now)
+
+        try:
+            known = await self._ledger.run(job)
+        except MatcherError as error:
+            self._storage_failed(stream, error)
+            return None
+        stream.unfinished = known.unfinished
+        state = self._edges.get(site, edge_id)
+        state.software = hello.software[:STRING_BYTES]
+        state.cameras = [camera.name for camera in hello.cameras]
+        state.first_heard_ns = state.first_heard_ns or now
+        state.last_heard_ns = now
+        if state.process_id != stream.process_id:
+            state.process_id = stream.process_id
+            state.lost_earlier += state.lost_before_spool
+            state.lost_before_spool = 0
+        if not self._streams.is_cloned(stream.box):
+            state.alarms.pop("cloned", None)
+        self._hole(state, known.hole)
+        _log.info(
+            "box connected",
+            site=site,
+            edge=edge_id,
+            software=hello.software,
+            held=len(held),
+            missing=len(held.minus(known.committed)),
+        )
+        return known
+
+    def _hole(self, state: EdgeState, hole: KeyRanges) -> None:
+        if not hole:
+            state.alarms.pop("hole", None)
+            return
+        text = (
+            f"{len(hole)} sightings were issued by the box, are not in this ledger, and the box "
+            f"no longer holds them (first: {hole.messages()[0].writer_id[:8]}…/"
+            f"{hole.messages()[0].first}); was the ledger restored from an old backup?"
+        )
+        if state.alarms.get("hole") != text:
+            _log.error("hole", site=state.site, edge=state.edge_id, what=text)
+        state.alarm("hole", text)
+
+    def _welcome(self, stream: BoxStream, known: KnownKeys) -> StreamResponse:
+        limits = self._limits
+        return StreamResponse(
+            welcome=ingest_pb2.Welcome(
+                ledger_id=self._ledger.ledger_id,
+                committed=largest(known.committed),
+                skipped=largest(known.skipped),
+                window_sightings=stream.window,
+                limits=ingest_pb2.Limits(
+                    message_bytes=MESSAGE_BYTES,
+                    batch_sightings=BATCH_SIGHTINGS,
+                    cameras=limits.cameras,
+                    sightings_per_second=limits.sightings_per_s,
+                ),
+                unix_nanos=self._clock.unix_nanos(),
+                software=SOFTWARE,
+            )
+        )
+
+    async def _converse(
+        self, stream: BoxStream, context: grpc.aio.ServicerContext[Any, Any], *, read: bool
+    ) -> None:
+        """Read and write until the box closes, or Goodbye is said."""
+        writer = asyncio.create_task(self._write(stream, context))
+        tasks: set[asyncio.Task[None]] = {writer}
+        if read:
+            tasks.add(asyncio.create_task(self._read(stream, context)))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if writer not in done:
+                for task in done:
+                    task.result()
+                # The box closed its side: it still gets the acks of what it sent.
+                stream.end(ingest_pb2.GOODBYE_REASON_UNSPECIFIED, "", retry_after_s=0.0)
+                await writer
+            else:
+                writer.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _write(self, stream: BoxStream, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        async for message in stream.outgoing():
+            if message.HasField("goodbye") and not message.goodbye.reason:
+                return  # the box has gone: nobody to say it to
+            await context.write(message)
+
+    async def _read(self, stream: BoxStream, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        while stream.goodbye is None:
+            await stream.readable()
+            await self._ledger.room()
+            message = await context.read()
+            if message is _EOF:
+                return
+            stream.heard_ns = self._clock.monotonic_nanos()
+            match message.WhichOneof("message"):
+                case "batch":
+                    await self._batch(stream, message.batch)
+                case "heartbeat":
+                    self._heartbeat(stream, message.heartbeat)
+                case "skipped":
+                    self._skipped(stream, message.skipped)
+                case "hello":
+                    await context.abort(
+                        grpc.StatusCode.INVALID_ARGUMENT, "a second Hello on one stream"
+                    )
+                case _:
+                    self.metrics.unknown.inc()
+        # Goodbye waits for the commits; what comes meanwhile is not taken.
+        await asyncio.Event().wait()
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    async def _batch(self, stream: BoxStream, batch: ingest_pb2.Batch) -> None:
+        arrived = self._clock.monotonic_nanos()
+        self.metrics.by_lane.get(batch.lane, self.metrics.unknown).inc()
+        now = self._clock.unix_nanos()
+        count = len(batch.records)
+        if count > BATCH_SIGHTINGS:
+            self._end(
+                stream,
+                ingest_pb2.GOODBYE_REASON_OVERLOAD,
+                f"{count} records in a batch; at most {BATCH_SIGHTINGS}",
+                5.0,
+            )
+            return
+        checked = stream.check.check(batch, now_ns=now)
+        for reject in checked.rejects:
+            self._reject(stream, reject)
+        rows = len(checked.rows)
+        if rows:
+            site, edge_id = stream.box
+            expired_before = now - self._retention_ns(site)
+
+            def job(store: LedgerStore) -> Appended:
+                return store.append(
+                    site, edge_id, checked.rows, now_ns=now, expired_before_ns=expired_before
+                )
+
+            def done(result: Appended | None, error: BaseException | None) -> None:
+                self._settled(stream, rows, result, error, arrived)
+
+            stream.submitted(rows)
+            self._ledger.submit(job, done, rows=rows)
+        wait_s = stream.rate.take(count, now_ns=arrived)
+        if wait_s > 0:
+            self._slow_down(stream)
+            await asyncio.sleep(min(wait_s, 5.0))
+        elif stream.window < self._limits.window_sightings and stream.rate.relaxed:
+            stream.window = self._limits.window_sightings
+            stream.send(StreamResponse(window=ingest_pb2.Window(sightings=stream.window)))
+
+    def _slow_down(self, stream: BoxStream) -> None:
+        """A box sends faster than its limit: let it have two seconds' worth in flight."""
+        slow = max(1, round(self._limits.sightings_per_s * 2))
+        if stream.window > slow:
+            stream.window = slow
+            stream.send(StreamResponse(window=ingest_pb2.Window(sightings=slow)))
+            _log.warning(
+                "a box sends more than its limit and is slowed",
+                site=stream.box[0],
+                edge=stream.box[1],
+                sightings_per_s=self._limits.sightings_per_s,
+            )
+
+    def _settled(
+        self,
+        stream: BoxStream,
+        rows: int,
+        result: Appended | None,
+        error: BaseException | None,
+        arrived_ns: int,
+    ) -> None:
+        if result is None:
+            stream.settled(rows, None)
+            self._storage_failed(stream, error)
+            return
+        metrics = self.metrics
+        metrics.commit_s.observe((self._clock.monotonic_nanos() - arrived_ns) / 1e9)
+        metrics.stored.inc(result.stored)
+        stream.settled(rows, result.acked)
+        for name, count in (
+            ("duplicate", result.duplicates),
+            ("expired", result.expired),
+            ("forgotten", result.forgotten),
+        ):
+            if count:
+                metrics.sightings.labels(name).inc(count)
+        if result.expired:
+            self._edges.get(*stream.box).expired += result.expired
+        for writer_id, seq in result.conflicts:
+            self._conflict(stream, writer_id, seq)
+        for writer_id, seq in result.foreign:
+            self._reject(
+                stream,
+                ingest_pb2.Reject(
+                    key=Key(writer_id=writer_id, seq=seq),
+                    reason=ingest_pb2.REJECT_REASON_FOREIGN,
+                    message="this writer belongs to another box",
+                ),
+            )
+        if result.erase:
+            self._send_erase(stream, result.erase)
+        if stream.unfinished:
+            self._finish_writers(stream, result.acked)
+
+    def _conflict(self, stream: BoxStream, writer_id: str, seq: int) -> None:
+        text = f"key {writer_id}/{seq} came with another content than the ledger holds"
+        state = self._edges.get(*stream.box)
+        state.conflicts += 1
+        state.alarm("conflict", f"{text}; was the spool restored or copied?")
+        _log.error("key conflict", site=stream.box[0], edge=stream.box[1], what=text)
+        self._reject(
+            stream,
+            ingest_pb2.Reject(
+                key=Key(writer_id=writer_id, seq=seq),
+                reason=ingest_pb2.REJECT_REASON_KEY_CONFLICT,
+                message=text,
+            ),
+        )
+
+    def _finish_writers(self, stream: BoxStream, came: KeyRanges) -> None:
+        """Older writers whose last held row has come are ended, so their tracklets can be."""
+        ended = []
+        for writer_id, left in stream.unfinished.items():
+            for first, last in came.of(writer_id):
+                left.remove(first, last)
+            if not left:
+                ended.append(writer_id)
+        for writer_id in ended:
+            del stream.unfinished[writer_id]
+        if ended:
+            now = self._clock.unix_nanos()
+            self._quietly(lambda store: [store.end_writer(one, now_ns=now) for one in ended])
+
+    def _reject(self, stream: BoxStream, reject: ingest_pb2.Reject) -> None:
+        self.metrics.sightings.labels("rejected").inc()
+        self._edges.get(*stream.box).rejected += 1
+        _log.warning(
+            "sighting rejected",
+            site=stream.box[0],
+            edge=stream.box[1],
+            key=f"{reject.key.writer_id}/{reject.key.seq}",
+            why=reject.message,
+        )
+        stream.send(StreamResponse(reject=reject))
+
+    # --- the rest ---------------------------------------------------------------------------------
+
+    def _heartbeat(self, stream: BoxStream, beat: ingest_pb2.Heartbeat) -> None:
+        received = self._clock.unix_nanos()
+        boot = self._boot(*stream.box, beat.boot_id or stream.boot_id)
+        t1 = beat.monotonic_nanos
+        if t1 > 0:
+            boot.one_way(t1, received)
+        answer = stream.heartbeats.returned(beat.reply_to_monotonic_nanos)
+        if answer is not None:
+            boot.exchange(
+                beat.reply_to_monotonic_nanos, *answer, beat.reply_received_monotonic_nanos
+            )
+        state = self._edges.get(*stream.box)
+        state.last_heard_ns = received
+        state.backlog = beat.backlog_sightings
+        state.lag_s = beat.lag_s
+        state.spool_bytes = beat.spool_bytes
+        state.lost_before_spool = beat.lost_before_spool
+        state.skipped_by_cap = beat.skipped_by_cap
+        self._learn(stream, boot, beat, state)
+        replied = self._clock.unix_nanos()
+        stream.heartbeats.answered(t1, received, replied)
+        stream.send(
+            StreamResponse(
+                heartbeat_reply=ingest_pb2.HeartbeatReply(
+                    sent_unix_nanos=beat.unix_nanos,
+                    received_unix_nanos=received,
+                    replied_unix_nanos=replied,
+                    sent_monotonic_nanos=t1,
+                )
+            )
+        )
+
+    def _learn(
+        self, stream: BoxStream, boot: BootClock, beat: ingest_pb2.Heartbeat, state: EdgeState
+    ) -> None:
+        estimate = boot.estimate()
+        if estimate is None:
+            return
+        # The box's UTC against ours, for people: what NTP on the box would have to mend.
+        state.clock_offset_ms = (beat.unix_nanos - estimate.utc(beat.monotonic_nanos)) / 1e6
+        state.clock_uncertainty_ms = estimate.uncertainty_ns / 1e6
+        news = boot.worth_noting()
+        if news is not None:
+            site, edge_id = stream.box
+            body = news.as_dict()
+            now = self._clock.unix_nanos()
+            self._quietly(lambda store: store.note(EntryKind.CLOCK, site, edge_id, body, now))
+
+    def _boot(self, site: str, edge_id: str, boot_id: str) -> BootClock:
+        name = (site, edge_id, boot_id[:STRING_BYTES])
+        known = self._boots.get(name)
+        if known is None:
+            known = self._boots[name] = BootClock(name[2])
+        self._boots.move_to_end(name)
+        while len(self._boots) > BOOTS_KEPT:
+            self._boots.popitem(last=False)
+        return known
+
+    def _skipped(self, stream: BoxStream, skipped: ingest_pb2.Skipped) -> None:
+        site, edge_id = stream.box
+        ranges = [
+            (one.range.writer_id, one.range.first, min(one.range.last, (1 << 63) - 1), one.reason)
+            for one in skipped.ranges[:RANGES]
+            if is_writer_id(one.range.writer_id) and one.range.first < 1 << 63
+        ]
+        told = KeyRanges()
+        for writer_id, first, last, _ in ranges:
+            told.add_range(writer_id, first, last)
+
+        def done(foreign: list[str] | None, error: BaseException | None) -> None:
+            if error is not None:
+                self._storage_failed(stream, error)
+            elif foreign:
+                _log.warning(
+                    "keys of another box told as skipped, not recorded",
+                    site=site,
+                    edge=edge_id,
+                    writers=foreign,
+                )
+            elif stream.unfinished:
+                self._finish_writers(stream, told)
+
+        self._ledger.submit(lambda store: store.skip(site, edge_id, ranges), done)
+
+    def _send_erase(self, stream: BoxStream, keys: KeyRanges) -> None:
+        messages = keys.messages()
+        for start in range(0, len(messages), RANGES):
+            stream.send(
+                StreamResponse(erase=ingest_pb2.Erase(ranges=messages[start : start + RANGES]))
+            )
+
+    def _storage_failed(self, stream: BoxStream, error: BaseException | None) -> None:
+        wait_s = 30.0 if isinstance(error, StorageFull) else 5.0
+        self._end(
+            stream, ingest_pb2.GOODBYE_REASON_STORAGE, f"the server cannot store: {error}", wait_s
+        )
+
+    def _quietly(self, job: Any) -> None:
+        """Run a job whose failure only means that it is done again later."""
+
+        def done(_result: Any, error: BaseException | None) -> None:
+            if error is not None:
+                _log.warning("a note could not be written to the ledger", error=error)
+
+        self._ledger.submit(job, done)
+
+    def _end(
+        self, stream: BoxStream, reason: GoodbyeReason, message: str, retry_after_s: float
+    ) -> None:
+        if stream.end(reason, message, retry_after_s=retry_after_s):
+            self.metrics.goodbyes.labels(_goodbye_name(reason)).inc()
+
+    def _reason(self, stream: BoxStream) -> str:
+        goodbye = stream.goodbye
+        return _goodbye_name(goodbye.reason) if goodbye and goodbye.reason else "closed by the box"
+
+
+def hello_problem(hello: ingest_pb2.Hello, limits: LimitsConfig) -> str:
+    """What is wrong with a Hello, in words; empty where nothing is."""
+    for name in ("edge_id", "site"):
+        size = len(getattr(hello, name).encode())
+        if not 1 <= size <= STRING_BYTES:
+            return f"{name}: {size} bytes; 1 to {STRING_BYTES} are allowed"
+    if not is_writer_id(hello.writer_id):
+        return "writer_id: not 32 lower-case hexadecimal digits"
+    if len(hello.boot_id.encode()) > STRING_BYTES or len(hello.process_id.encode()) > STRING_BYTES:
+        return f"boot_id, process_id: more than {STRING_BYTES} bytes"
+    if len(hello.cameras) > limits.cameras:
+        return f"{len(hello.cameras)} cameras; at most {limits.cameras} a box are taken"
+    names = [camera.name for camera in hello.cameras]
+    if len(set(names)) < len(names):
+        return "cameras: a name stands twice"
+    if any(not 1 <= len(name.encode()) <= STRING_BYTES for name in names):
+        return f"cameras: a name is empty or over {STRING_BYTES} bytes"
+    if len(hello.spaces) > MAX_SPACES:
+        return f"{len(hello.spaces)} spaces; at most {MAX_SPACES}"
+    for space in hello.spaces:
+        if not 1 <= space.dimension <= DIMENSION:
+            return f"space {space.space_id!r}: dimension {space.dimension}; 1 to {DIMENSION}"
+        if not 1 <= len(space.space_id.encode()) <= STRING_BYTES:
+            return f"spaces: an id is empty or over {STRING_BYTES} bytes"
+    for one in [*hello.held, *hello.issued]:
+        if one.last >= one.first and (not is_writer_id(one.writer_id) or one.last >= 1 << 63):
+            return "held, issued: a range that no key can lie in"
+    return ""
+
+
+def binding_problem(hello: ingest_pb2.Hello, peer: Peer | None) -> str:
+    """Whether the certificate allows this Hello; empty where it does or the line is plain."""
+    if peer is None:
+        return ""
+    if not peer.is_box:
+        return f"certificate {peer.name!r} is not a box's; edge-match certs box makes one"
+    if (peer.site, peer.edge_id) != (hello.site, hello.edge_id):
+        return (
+            f"the certificate is of box {peer.edge_id!r} at site {peer.site!r}, Hello says "
+            f"{hello.edge_id!r} at {hello.site!r}; set --site and --edge-id, or make a "
+            "certificate for that name"
+        )
+    return ""
+
+
+def largest(keys: KeyRanges) -> list[Any]:
+    """The ranges of a set, at most MAX_WELCOME_RANGES, the smallest left out."""
+    messages = keys.messages()
+    if len(messages) <= MAX_WELCOME_RANGES:
+        return messages
+    messages.sort(key=lambda one: one.first - one.last)
+    return messages[:MAX_WELCOME_RANGES]
+
+
+def _goodbye_name(reason: GoodbyeReason) -> str:
+    name = ingest_pb2.GoodbyeReason.Name(reason)
+    return name.removeprefix("GOODBYE_REASON_").lower()

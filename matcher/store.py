@@ -1,0 +1,486 @@
+"""What the ledger's tables mean: append, receipts, skipped keys, Welcome, Forget, retention.
+
+Promise: inside one transaction of the owner, a key is stored at most once; its receipt outlives
+the row; a forgotten tracklet is never stored again. `flush()` writes what was appended; after a
+failed transaction `reload()` forgets what memory believed. No thread, no clock, no lock: all calls
+come from the one thread that owns the connection (matcher.ledger), inside a transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from matcher.schema import EntryKind, get_meta
+from reid.ranges import KeyRanges, RangeSet
+
+# writer_id, seq, content_hash, tracklet_id, seen_ns, body: a plain tuple, since thousands a second
+# are made.
+Row = tuple[str, int, bytes, str, int, bytes]
+
+_COLUMNS = 11
+_CHUNK = 64  # rows of one INSERT: one call, one release of the interpreter's lock
+_INSERT = (
+    "INSERT INTO log(kind, site, edge_id, writer, seq, content_hash, tracklet_id, seen_ns, "
+    "committed_ns, body) VALUES "
+)
+_PLACES = "(?,?,?,?,?,?,?,?,?,?)"
+_INSERT_CHUNK = _INSERT + ",".join([_PLACES] * _CHUNK)
+_INSERT_ONE = _INSERT + _PLACES
+
+
+@dataclass(slots=True)
+class Appended:
+    """What became of the rows of one batch.
+
+    Attributes:
+        acked: keys that are durable, or were before, once the transaction is committed.
+        stored, duplicates, expired, forgotten: how many rows each.
+        conflicts: keys whose stored content is another one.
+        foreign: keys of a writer that belongs to another box.
+        erase: keys of forgotten tracklets that the box must delete.
+    """
+
+    acked: KeyRanges = field(default_factory=KeyRanges)
+    stored: int = 0
+    duplicates: int = 0
+    expired: int = 0
+    forgotten: int = 0
+    conflicts: list[tuple[str, int]] = field(default_factory=list)
+    foreign: list[tuple[str, int]] = field(default_factory=list)
+    erase: KeyRanges = field(default_factory=KeyRanges)
+
+
+@dataclass(slots=True)
+class KnownKeys:
+    """What the ledger knows of the keys that a box names.
+
+    Attributes:
+        committed: receipted.
+        skipped: told as skipped and not receipted.
+        erase: forgotten, held by the box and not yet told as erased.
+        foreign: writers that belong to another box.
+        unfinished: older writers of the box with keys that are still to come.
+        ended: older writers of the box that were ended now.
+        hole: keys that were issued, are not known here, and are not held by the box.
+    """
+
+    committed: KeyRanges
+    skipped: KeyRanges
+    erase: KeyRanges
+    foreign: list[str]
+    unfinished: dict[str, RangeSet]
+    ended: list[str]
+    hole: KeyRanges
+
+
+@dataclass(slots=True)
+class _Writer:
+    number: int
+    site: str
+    edge_id: str
+    ended: bool
+    receipts: RangeSet
+
+
+class LedgerStore:
+    """The ledger's tables behind one connection."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, *, forgotten: dict[str, str] | None = None
+    ) -> None:
+        """
+        Args:
+            connection: opened by matcher.schema.open_ledger.
+            forgotten: tracklet_id -> site of what must never be stored again; shared with the
+                owner, who adds to it.
+        """
+        self._db = connection
+        self.forgotten = forgotten if forgotten is not None else {}
+        self.ledger_id = get_meta(connection, "ledger_id") or ""
+        self._writers: dict[str, _Writer] = {}
+        self._fresh: dict[tuple[int, int], bytes] = {}
+        self._pending: list[object] = []  # parameters of rows not yet inserted, flat
+        self._pending_rows = 0
+        self._new_receipts: dict[str, RangeSet] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Read writers and receipts again; what was appended and not flushed is dropped."""
+        self._fresh.clear()
+        self._pending.clear()
+        self._pending_rows = 0
+        self._new_receipts.clear()
+        self._writers = {
+            writer_id: _Writer(number, site, edge_id, bool(ended), RangeSet())
+            for number, writer_id, site, edge_id, ended in self._db.execute(
+                "SELECT id, writer_id, site, edge_id, ended FROM writers"
+            )
+        }
+        by_number = {writer.number: writer for writer in self._writers.values()}
+        for number, first, last in self._db.execute("SELECT writer, first, last FROM receipts"):
+            if number in by_number:
+                by_number[number].receipts.add(first, last)
+
+    # --- appending ---------------------------------------------------------------------------
+
+    def append(
+        self, site: str, edge_id: str, rows: Sequence[Row], *, now_ns: int, expired_before_ns: int
+    ) -> Appended:
+        """Take rows of one box; they are in the tables after `flush()`.
+
+        Args:
+            rows: checked against the contract.
+            now_ns: UTC of the commit.
+            expired_before_ns: rows seen earlier are receipted and not stored.
+        """
+        result = Appended()
+        runs: dict[str, list[int]] = {}  # writer_id -> new seqs, as they came
+        writer: _Writer | None = None
+        writer_id = ""
+        receipts = RangeSet()
+        fresh, forgotten, pending = self._fresh, self.forgotten, self._pending
+        acked: dict[str, list[int]] = {}
+        for row in rows:
+            if row[0] != writer_id or writer is None:
+                writer_id = row[0]
+                writer = self._writer(site, edge_id, writer_id)
+                receipts = writer.receipts
+            if writer.edge_id != edge_id or writer.site != site:
+                result.foreign.append((writer_id, row[1]))
+                continue
+            seq = row[1]
+            key = (writer.number, seq)
+            if key in fresh or seq in receipts:
+                known = fresh.get(key) or self._stored_hash(writer.number, seq)
+                if known is not None and known != row[2]:
+                    result.conflicts.append((writer_id, seq))
+                    continue
+                result.duplicates += 1
+                acked.setdefault(writer_id, []).append(seq)
+                continue
+            fresh[key] = row[2]
+            runs.setdefault(writer_id, []).append(seq)
+            acked.setdefault(writer_id, []).append(seq)
+            if row[3] in forgotten:
+                result.forgotten += 1
+                result.erase.add(writer_id, seq)
+                continue
+            if row[4] < expired_before_ns:
+                result.expired += 1
+                continue
+            result.stored += 1
+            self._pending_rows += 1
+            pending += (
+                EntryKind.SIGHTING.value,
+                site,
+                edge_id,
+                writer.number,
+                seq,
+                row[2],
+                row[3],
+                row[4],
+                now_ns,
+                row[5],
+            )
+        for run_writer, seqs in runs.items():
+            target = self._new_receipts.setdefault(run_writer, RangeSet())
+            _add_all(target, seqs)
+        for ack_writer, seqs in acked.items():
+            ranges = RangeSet()
+            _add_all(ranges, seqs)
+            for first, last in ranges:
+                result.acked.add_range(ack_writer, first, last)
+        for message in result.erase.messages():
+            number = self._writers[message.writer_id].number
+            self._add_skip(number, FORGOTTEN, message.first, message.last)
+        return result
+
+    def note(
+        self, kind: EntryKind, site: str, edge_id: str, body: dict[str, object], now_ns: int
+    ) -> None:
+        """Append an entry that is not a sighting."""
+        self.flush()
+        self._db.execute(
+            _INSERT_ONE,
+            (
+                kind.value,
+                site,
+                edge_id,
+                None,
+                None,
+                None,
+                None,
+                now_ns,
+                now_ns,
+                json.dumps(body, sort_keys=True).encode(),
+            ),
+        )
+
+    def flush(self) -> None:
+        """Write what was appended: rows in as few statements as possible, then receipts."""
+        width = _COLUMNS - 1
+        step = _CHUNK * width
+        whole = len(self._pending) - len(self._pending) % step
+        for start in range(0, whole, step):
+            self._db.execute(_INSERT_CHUNK, self._pending[start : start + step])
+        rest = (len(self._pending) - whole) // width
+        if rest:
+            self._db.execute(_INSERT + ",".join([_PLACES] * rest), self._pending[whole:])
+        self._pending.clear()
+        self._pending_rows = 0
+        for writer_id, ranges in self._new_receipts.items():
+            writer = self._writers[writer_id]
+            for first, last in ranges:
+                self._receipt(writer, first, last)
+        self._new_receipts.clear()
+        self._fresh.clear()
+
+    @property
+    def pending_rows(self) -> int:
+        """Rows appended and not yet written."""
+        return self._pending_rows
+
+    def _receipt(self, writer: _Writer, first: int, last: int) -> None:
+        writer.receipts.add(first, last)
+        merged_first, merged_last = writer.receipts.range_of(first)
+        self._db.execute(
+            "DELETE FROM receipts WHERE writer = ? AND first BETWEEN ? AND ?",
+            (writer.number, merged_first, merged_last),
+        )
+        self._db.execute(
+            "INSERT INTO receipts VALUES(?, ?, ?)", (writer.number, merged_first, merged_last)
+        )
+
+    def _writer(self, site: str, edge_id: str, writer_id: str) -> _Writer:
+        known = self._writers.get(writer_id)
+        if known is None:
+            cursor = self._db.execute(
+                "INSERT INTO writers(writer_id, site, edge_id) VALUES(?, ?, ?)",
+                (writer_id, site, edge_id),
+            )
+            known = _Writer(int(cursor.lastrowid or 0), site, edge_id, False, RangeSet())
+            self._writers[writer_id] = known
+        return known
+
+    def _stored_hash(self, number: int, seq: int) -> bytes | None:
+        row = self._db.execute(
+            "SELECT content_hash FROM log WHERE writer = ? AND seq = ?", (number, seq)
+        ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    # --- what a box asks and tells --------------------------------------------------------------
+
+    def hello(
+        self,
+        site: str,
+        edge_id: str,
+        writer_id: str,
+        held: KeyRanges,
+        issued: KeyRanges,
+        *,
+        now_ns: int,
+    ) -> KnownKeys:
+        """Answer a Hello: what is known of the box's keys; older writers with nothing left end."""
+        self.flush()
+        named = KeyRanges()
+        named.update(issued)
+        named.update(held)
+        known = KnownKeys(KeyRanges(), KeyRanges(), KeyRanges(), [], {}, [], KeyRanges())
+        erased = KeyRanges()
+        for name in named.writers():
+            writer = self._writers.get(name)
+            if writer is None:
+                continue
+            if (writer.site, writer.edge_id) != (site, edge_id):
+                known.foreign.append(name)
+                continue
+            wanted = named.of(name)
+            for first, last in writer.receipts.intersection(wanted):
+                known.committed.add_range(name, first, last)
+            for first, last in self._skips(writer.number).intersection(wanted):
+                known.skipped.add_range(name, first, last)
+            for first, last in self._skips(writer.number, _ERASED):
+                erased.add_range(name, first, last)
+        known.skipped = known.skipped.minus(known.committed)
+        open_keys = named.minus(known.committed).minus(known.skipped)
+        known.hole = open_keys.minus(held)
+        for name in named.writers():
+            if name == writer_id or name in known.foreign:
+                continue
+            left = open_keys.of(name)
+            if left:
+                known.unfinished[name] = left
+            elif self.end_writer(name, now_ns=now_ns):
+                known.ended.append(name)
+        known.erase = self.forgotten_keys(held.writers(), site, edge_id, held).minus(erased)
+        self._writer(site, edge_id, writer_id)
+        return known
+
+    def forgotten_keys(
+        self, writers: Iterable[str], site: str, edge_id: str, held: KeyRanges
+    ) -> KeyRanges:
+        """Keys held by a box whose tracklets were forgotten."""
+        keys = KeyRanges()
+        for name in writers:
+            writer = self._writers.get(name)
+            if writer is None or (writer.site, writer.edge_id) != (site, edge_id):
+                continue
+            gone = RangeSet(
+                self._db.execute(
+                    "SELECT first, last FROM skipped WHERE writer = ? AND reason = ?",
+                    (writer.number, FORGOTTEN),
+                )
+            )
+            for first, last in gone.intersection(held.of(name)):
+                keys.add_range(name, first, last)
+        return keys
+
+    def end_writer(self, writer_id: str, *, now_ns: int) -> bool:
+        """Note that nothing more of a writer will come; False where that was known."""
+        writer = self._writers.get(writer_id)
+        if writer is None or writer.ended:
+            return False
+        writer.ended = True
+        self._db.execute("UPDATE writers SET ended = 1 WHERE id = ?", (writer.number,))
+        self.note(
+            EntryKind.WRITER_ENDED, writer.site, writer.edge_id, {"writer_id": writer_id}, now_ns
+        )
+        return True
+
+    def skip(
+        self, site: str, edge_id: str, ranges: Iterable[tuple[str, int, int, int]]
+    ) -> list[str]:
+        """Record keys that will never come; a repeat changes nothing.
+
+        Args:
+            ranges: writer_id, first, last, reason.
+        Returns:
+            Writers that belong to another box; their ranges were not recorded.
+        """
+        foreign: list[str] = []
+        for writer_id, first, last, reason in ranges:
+            if last < first or first < 1:
+                continue
+            writer = self._writer(site, edge_id, writer_id)
+            if (writer.site, writer.edge_id) != (site, edge_id):
+                foreign.append(writer_id)
+                continue
+            self._add_skip(writer.number, reason, first, last)
+        return foreign
+
+    def _add_skip(self, number: int, reason: int, first: int, last: int) -> None:
+        at = (number, reason)
+        near = self._db.execute(
+            "SELECT first, last FROM skipped WHERE writer = ? AND reason = ? AND first <= ? "
+            "AND last >= ?",
+            (*at, last + 1, first - 1),
+        ).fetchall()
+        if near == [(first, last)]:
+            return
+        for old_first, old_last in near:
+            first, last = min(first, old_first), max(last, old_last)
+            self._db.execute(
+                "DELETE FROM skipped WHERE writer = ? AND reason = ? AND first = ?",
+                (*at, old_first),
+            )
+        self._db.execute("INSERT INTO skipped VALUES(?, ?, ?, ?)", (*at, first, last))
+
+    def _skips(self, number: int, reason: int | None = None) -> RangeSet:
+        if reason is None:
+            rows = self._db.execute(
+                "SELECT first, last FROM skipped WHERE writer = ? AND reason <> ?",
+                (number, FORGOTTEN),
+            )
+        else:
+            rows = self._db.execute(
+                "SELECT first, last FROM skipped WHERE writer = ? AND reason = ?", (number, reason)
+            )
+        return RangeSet(rows)
+
+    def counts(self) -> dict[tuple[str, str], tuple[int, dict[int, int]]]:
+        """Per (site, edge_id): keys receipted, and keys skipped and not receipted by reason."""
+        result: dict[tuple[str, str], tuple[int, dict[int, int]]] = {}
+        for writer in self._writers.values():
+            committed, skipped = result.get((writer.site, writer.edge_id), (0, {}))
+            committed += len(writer.receipts)
+            for (reason,) in self._db.execute(
+                "SELECT DISTINCT reason FROM skipped WHERE writer = ?", (writer.number,)
+            ).fetchall():
+                if reason != FORGOTTEN:
+                    missing = self._skips(writer.number, reason).minus(writer.receipts)
+                    skipped[reason] = skipped.get(reason, 0) + len(missing)
+            result[(writer.site, writer.edge_id)] = (committed, skipped)
+        return result
+
+    # --- deleting -------------------------------------------------------------------------------
+
+    def forget(
+        self, site: str, identity_id: str, tracklet_ids: Sequence[str], *, now_ns: int
+    ) -> tuple[int, dict[str, KeyRanges]]:
+        """Delete every row of these tracklets and remember never to take one again.
+
+        Returns:
+            Rows deleted, and per edge_id the keys that the box must erase.
+        """
+        self.flush()
+        keys: dict[str, KeyRanges] = {}
+        names = {writer.number: (name, writer) for name, writer in self._writers.items()}
+        deleted = 0
+        for tracklet_id in tracklet_ids:
+            self.forgotten[tracklet_id] = site
+            rows = self._db.execute(
+                "SELECT writer, seq FROM log WHERE tracklet_id = ?", (tracklet_id,)
+            ).fetchall()
+            for number, seq in rows:
+                name, writer = names[number]
+                keys.setdefault(writer.edge_id, KeyRanges()).add(name, seq)
+            deleted += self._db.execute(
+                "DELETE FROM log WHERE tracklet_id = ?", (tracklet_id,)
+            ).rowcount
+        for ranges in keys.values():
+            for message in ranges.messages():
+                number = self._writers[message.writer_id].number
+                self._add_skip(number, FORGOTTEN, message.first, message.last)
+        self.note(
+            EntryKind.FORGET,
+            site,
+            "",
+            {"identity_id": identity_id, "tracklet_ids": list(tracklet_ids)},
+            now_ns,
+        )
+        return deleted, keys
+
+    def delete_older(self, site: str, before_ns: int, *, limit: int) -> int:
+        """Delete at most `limit` entries of a site seen before an instant; how many went."""
+        self.flush()
+        return self._db.execute(
+            "DELETE FROM log WHERE position IN (SELECT position FROM log WHERE seen_ns < ? "
+            "AND site = ? LIMIT ?)",
+            (before_ns, site, limit),
+        ).rowcount
+
+    def save_edges(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        """Write what is known of boxes: site, edge_id, state as JSON."""
+        self._db.executemany("INSERT OR REPLACE INTO edges VALUES(?, ?, ?)", rows)
+
+    def sites(self) -> list[str]:
+        """Sites with at least one writer."""
+        return sorted({writer.site for writer in self._writers.values()})
+
+
+FORGOTTEN = 100  # a reason of ours in the table skipped: keys whose box must erase them
+_ERASED = 3  # reid.v1.SkipReason.SKIP_REASON_ERASED
+
+
+def _add_all(ranges: RangeSet, seqs: list[int]) -> None:
+    """Add numbers run by run: nearly always they are one."""
+    start = previous = seqs[0]
+    for seq in seqs[1:]:
+        if seq != previous + 1:
+            ranges.add(start, previous)
+            start = seq
+        previous = seq
+    ranges.add(start, previous)
