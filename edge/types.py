@@ -120,12 +120,15 @@ class TrackedBox:
         box: (4,) float32, x1 y1 x2 y2 in pixels, smoothed by the motion model and clipped.
         score: the matched detection's score; 0.0 where the box is predicted only.
         detected: True where a detection was matched in this very frame.
+        detection: (4,) float32, that detection's own box, which crops are cut from; None where
+            the box is predicted or interpolated.
     """
 
     tracklet: int
     box: Floats
     score: float
     detected: bool
+    detection: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
 """skeleton"""
+
 from __future__ import annotations
 from pathlib import Path
 from edge.types import TrackStep

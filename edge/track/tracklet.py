@@ -1,4 +1,5 @@
 """skeleton"""
+
 from __future__ import annotations
 from collections.abc import Sequence
 from edge.types import CaptureTime, Shot, Tracklet, TrackStep
