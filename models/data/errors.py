@@ -1,0 +1,60 @@
+"""What can be wrong with a data set; every message names the file and what was expected.
+
+    DataError
+    ├── LayoutError      a part (folder, list) of the set is not where its layout puts it
+    ├── FileNameError    a file's name does not say person and camera as the layout promises
+    └── UnreadableImages some images cannot be decoded; all of them are named
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class DataError(Exception):
+    """A data set cannot be used as asked."""
+
+
+class LayoutError(DataError):
+    """A part of the set is missing.
+
+    Attributes: set_name, where, expected.
+    """
+
+    def __init__(self, set_name: str, where: str, expected: str) -> None:
+        self.set_name, self.where, self.expected = set_name, where, expected
+        super().__init__(
+            f"{set_name} at {where}: expected {expected}; "
+            "give the folder or tar that holds it, or another --protocol"
+        )
+
+
+class FileNameError(DataError):
+    """A file's name does not follow the layout.
+
+    Attributes: set_name, file, expected.
+    """
+
+    def __init__(self, set_name: str, file: str, expected: str) -> None:
+        self.set_name, self.file, self.expected = set_name, file, expected
+        super().__init__(
+            f"{set_name}: file {file!r} is not named like {expected}; rename or remove it"
+        )
+
+
+class UnreadableImages(DataError):
+    """Images that cannot be decoded.
+
+    Attributes: set_name, files (all of them), total (images of the set).
+    """
+
+    SHOWN = 5
+
+    def __init__(self, set_name: str, files: Sequence[str], total: int) -> None:
+        self.set_name, self.files, self.total = set_name, tuple(files), total
+        shown = ", ".join(files[: self.SHOWN])
+        more = f" and {len(files) - self.SHOWN} more" if len(files) > self.SHOWN else ""
+        super().__init__(
+            f"{set_name}: {len(files)} of {total} images cannot be decoded: {shown}{more}; "
+            "replace or remove them"
+        )

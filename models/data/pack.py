@@ -1,0 +1,183 @@
+"""A training set in one small file: images as WebP, with person, camera and part of each.
+
+Promise: at most `MAX_BYTES`, so that it fits where the whole set does not; what was packed is what
+`load` gives, in the same order. A file that is cut short or of another version is refused.
+
+Format: an uncompressed npz (numpy, no pickles) with
+    version   int64          1
+    sources   (s,) str       "market1501:train", ...: set and part, for the model's card
+    source    (n,) uint8     index into sources
+    person    (n,) int32     -1 junk, 0 distractor; numbers of different sets never collide
+    camera    (n,) int16     likewise
+    size      (2,) int64     height, width of every image
+    offsets   (n+1,) int64   image i is blob[offsets[i]:offsets[i+1]]
+    blob      (b,) uint8     WebP files, end to end
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from models.data.errors import DataError
+from models.data.readers import Dataset, Sample
+
+VERSION = 1
+MAX_BYTES = 40 * 1000 * 1000
+SET_STRIDE = 1_000_000  # keeps the person numbers of several sets apart
+CAMERA_STRIDE = 100
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Decoded images of one or several sets.
+
+    Attributes:
+        images: (n, h, w, 3) uint8, RGB.
+        person, camera: (n,) numbers, unique across sets.
+        source: (n,) index into `sources`, each "set:part".
+    """
+
+    images: NDArray[np.uint8]
+    person: NDArray[np.int64]
+    camera: NDArray[np.int64]
+    source: NDArray[np.int64]
+    sources: tuple[str, ...]
+
+    def where(self, *names: str) -> NDArray[np.int64]:
+        """Indices of all samples of the named sources ("market1501:train")."""
+        unknown = set(names) - set(self.sources)
+        if unknown:
+            raise DataError(
+                f"no {', '.join(sorted(unknown))} among the packs; they hold {self.sources}"
+            )
+        wanted = [index for index, name in enumerate(self.sources) if name in names]
+        return np.flatnonzero(np.isin(self.source, wanted))
+
+
+def write_pack(
+    dataset: Dataset,
+    parts: Sequence[str],
+    path: Path,
+    *,
+    size: tuple[int, int],
+    quality: int,
+    keep: Callable[[Sample], bool] = lambda sample: True,
+    threads: int = 2,
+    max_bytes: int = MAX_BYTES,
+) -> int:
+    """Pack parts ("train", "query", "gallery") of a set; returns the file's size in bytes.
+
+    Raises:
+        DataError: nothing to pack, unreadable images, or a result above `max_bytes`.
+    """
+    chosen = [(part, s) for part in parts for s in dataset.part([part]) if keep(s)]
+    if not chosen:
+        raise DataError(f"{dataset.name} has no image in {', '.join(parts)}")
+
+    def encode(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = size
+        if image.shape[:2] != size:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(
+                np.uint8, copy=False
+            )
+        done, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
+        if not done:
+            raise DataError(f"{dataset.name}: OpenCV cannot write WebP in this installation")
+        return data.reshape(-1).astype(np.uint8, copy=False)
+
+    decoded = dataset.images.all([s.name for _, s in chosen], dataset.name, threads=threads)
+    with ThreadPoolExecutor(threads) as pool:
+        encoded = list(pool.map(encode, decoded))
+    offsets = np.concatenate([[0], np.cumsum([len(data) for data in encoded])])
+    if offsets[-1] > max_bytes:
+        raise DataError(
+            f"{dataset.name}: {offsets[-1] / 1e6:.1f} MB packed, the limit is "
+            f"{max_bytes / 1e6:.0f} MB; lower --quality or --height, or pack fewer parts"
+        )
+    sources = list(dict.fromkeys(part for part, _ in chosen))
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            version=np.int64(VERSION),
+            sources=np.array([f"{dataset.name}:{part}" for part in sources]),
+            source=np.array([sources.index(part) for part, _ in chosen], np.uint8),
+            person=np.array([s.person for _, s in chosen], np.int32),
+            camera=np.array([s.camera for _, s in chosen], np.int16),
+            size=np.array(size, np.int64),
+            offsets=offsets.astype(np.int64),
+            blob=np.concatenate(encoded),
+        )
+    return path.stat().st_size
+
+
+def load_packs(paths: Sequence[Path], *, threads: int = 2) -> Pack:
+    """Decode packs and join them at the largest of their sizes.
+
+    Raises:
+        DataError: a file that is missing, cut short, of another version, or holds a bad image.
+    """
+    parts = [_load(path, threads) for path in paths]
+    if not parts:
+        raise DataError("no pack was given; name at least one in the recipe's [data] packs")
+    height = max(part.images.shape[1] for part in parts)
+    width = max(part.images.shape[2] for part in parts)
+    images = np.empty((sum(len(p.images) for p in parts), height, width, 3), np.uint8)
+    sources: list[str] = []
+    person, camera, source = [], [], []
+    start = 0
+    for number, part in enumerate(parts):
+        for image in part.images:
+            if image.shape[:2] == (height, width):
+                images[start] = image
+            else:
+                cv2.resize(image, (width, height), dst=images[start])
+            start += 1
+        known = part.person > 0
+        person.append(np.where(known, part.person + number * SET_STRIDE, part.person))
+        camera.append(part.camera + number * CAMERA_STRIDE)
+        source.append(part.source + len(sources))
+        sources.extend(part.sources)
+    return Pack(
+        images, np.concatenate(person), np.concatenate(camera), np.concatenate(source),
+        tuple(sources),
+    )  # fmt: skip
+
+
+def _load(path: Path, threads: int) -> Pack:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            data = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; make it with: edge-models pack") from None
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path} is not a whole pack ({error}); pack or copy it again") from error
+    if int(data.get("version", np.int64(0))) != VERSION:
+        raise DataError(f"{path} is no pack of version {VERSION}; pack it again")
+    offsets, blob = data["offsets"], data["blob"]
+
+    def decode(index: int) -> NDArray[np.uint8] | None:
+        image = cv2.imdecode(blob[offsets[index] : offsets[index + 1]], cv2.IMREAD_COLOR)
+        return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8)
+
+    height, width = (int(v) for v in data["size"])
+    images = np.empty((len(offsets) - 1, height, width, 3), np.uint8)
+    with ThreadPoolExecutor(threads) as pool:
+        for index, image in enumerate(pool.map(decode, range(len(images)))):
+            if image is None or image.shape != (height, width, 3):
+                raise DataError(f"{path}: image {index} is damaged; pack or copy it again")
+            images[index] = image
+    return Pack(
+        images,
+        data["person"].astype(np.int64),
+        data["camera"].astype(np.int64),
+        data["source"].astype(np.int64),
+        tuple(str(name) for name in data["sources"]),
+    )

@@ -1,0 +1,177 @@
+"""Images in a folder or, in place, inside a tar.
+
+Promise: the same relative names and bytes whether the set lies unpacked or in its tar; a folder
+that wraps the whole set (`Market-1501-v15.09.15/query/...`) is looked through.
+Threads: `read` and `image` may be called from any number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from models.data.errors import DataError, UnreadableImages
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+class Store(Protocol):
+    """Where a set's files are read from."""
+
+    where: str
+
+    def names(self) -> Sequence[str]:
+        """All files, as relative names with forward slashes, sorted."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file; KeyError if there is none of that name."""
+
+    def close(self) -> None:
+        """Give back what is held open; may come twice."""
+
+
+class FolderStore:
+    """A set unpacked in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.where = str(folder)
+        self._folder = folder
+        self._names = sorted(
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        )
+
+    def names(self) -> Sequence[str]:
+        return self._names
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            raise KeyError(name) from None
+
+    def close(self) -> None:
+        return
+
+
+class TarStore:
+    """A set in an uncompressed tar, read in place by offset."""
+
+    def __init__(self, path: Path) -> None:
+        self.where = str(path)
+        try:
+            with tarfile.open(path, "r:") as archive:
+                self._members = {
+                    member.name.removeprefix("./"): (member.offset_data, member.size)
+                    for member in archive
+                    if member.isfile()
+                }
+        except tarfile.TarError as error:
+            raise DataError(
+                f"{path} is not a plain tar ({error}); unpack it or make it one (tar -cf)"
+            ) from error
+        self._file: int | None = os.open(path, os.O_RDONLY)
+
+    def names(self) -> Sequence[str]:
+        return sorted(self._members)
+
+    def read(self, name: str) -> bytes:
+        offset, size = self._members[name]
+        if self._file is None:
+            raise ValueError(f"{self.where} is closed")
+        return os.pread(self._file, size, offset)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+class Images:
+    """Names below an optional common top folder, and decoded images."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        names = store.names()
+        tops = {name.split("/", 1)[0] for name in names if "/" in name}
+        flat = any("/" not in name for name in names)
+        nested = all(name.count("/") >= 2 for name in names if name.endswith(IMAGE_SUFFIXES))
+        self._top = f"{tops.pop()}/" if len(tops) == 1 and not flat and nested else ""
+        self._names = [name.removeprefix(self._top) for name in names]
+        self.where = store.where
+
+    def files(self, folder: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
+        """Files below `folder` with one of the suffixes, sorted."""
+        start = f"{folder}/" if folder else ""
+        return [n for n in self._names if n.startswith(start) and n.lower().endswith(suffixes)]
+
+    def text(self, name: str) -> str:
+        """A text file of the set, such as a list of images."""
+        return self._store.read(self._top + name).decode()
+
+    def __contains__(self, name: object) -> bool:
+        return name in set(self._names)
+
+    def image(self, name: str) -> NDArray[np.uint8] | None:
+        """(h, w, 3) BGR uint8, or None where the bytes are no image."""
+        data = np.frombuffer(self._store.read(self._top + name), np.uint8)
+        if not data.size:
+            return None
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        return None if decoded is None else decoded.astype(np.uint8, copy=False)
+
+    def all(
+        self, names: Sequence[str], set_name: str, *, threads: int = 2
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Decoded images in the order of `names`, read ahead by `threads` threads.
+
+        Raises:
+            UnreadableImages: at the end of the pass, naming every image that did not decode.
+        """
+        bad: list[str] = []
+        ahead = 64 * threads  # bounds what waits decoded
+        with ThreadPoolExecutor(threads) as pool:
+            for start in range(0, len(names), ahead):
+                part = names[start : start + ahead]
+                for name, image in zip(part, pool.map(self.image, part), strict=True):
+                    if image is None:
+                        bad.append(name)
+                    elif not bad:
+                        yield image
+        if bad:
+            raise UnreadableImages(set_name, bad, len(names))
+
+    def close(self) -> None:
+        self._store.close()
+
+    def __enter__(self) -> Images:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_images(path: Path) -> Images:
+    """The images of a folder or of an uncompressed tar.
+
+    Raises:
+        DataError: nothing there, or a file that is no plain tar.
+    """
+    if path.is_dir():
+        return Images(FolderStore(path))
+    if path.is_file():
+        return Images(TarStore(path))
+    raise DataError(f"{path} does not exist; give the folder or the tar of a data set")

@@ -1,0 +1,342 @@
+"""Train an OSNet by a recipe, on whatever device there is.
+
+Promise: the run is fixed by recipe, packs and seed; it can stop at any moment and goes on from its
+last checkpoint as if it had not stopped (bit for bit on one CPU with the same number of threads).
+All images are held as bytes on the device and changed there in batches, since a small network is
+starved by a data loader. Checkpoints are written whole or not at all.
+
+In the run's folder: `last.pth` (weights, averaged weights, optimiser, step), `log.jsonl` (one line
+per epoch), `curve.png`.
+Threads: one, the caller's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models import checkpoints, ranking
+from models.augment import augment, normalise, uniforms
+from models.data.pack import Pack, load_packs
+from models.data.sampler import PKSampler
+from models.losses import batch_hard_triplet, distil_classes, distil_relations
+from models.osnet import OSNet
+from models.recipe import Optimise, Recipe, RecipeError, Stage
+
+EVALUATE_BATCH = 256
+NO_DECAY_BELOW = 2  # biases and norms have one dimension
+
+
+class Run:
+    """A training run: `advance` until `finished`.
+
+    Args:
+        recipe: what to do.
+        packs: folder of the recipe's packs.
+        folder: where checkpoints and the log go; a `last.pth` there is taken up.
+        device: "cpu", "cuda", ...
+        save_s: longest time of work that a crash may cost, in seconds.
+    """
+
+    def __init__(
+        self, recipe: Recipe, *, packs: Path, folder: Path, device: str = "cpu", save_s: float = 300
+    ) -> None:
+        self.recipe, self._folder, self._device = recipe, folder, torch.device(device)
+        self._save_s = save_s
+        folder.mkdir(parents=True, exist_ok=True)
+        pack = load_packs([packs / name for name in recipe.data.packs])
+        self._pack = pack
+        sources = recipe.data.sources or pack.sources
+        rows = pack.where(*sources)
+        rows = rows[pack.person[rows] > 0]
+        people, labels = np.unique(pack.person[rows], return_inverse=True)
+        self._rows, self.classes = rows, len(people)
+        self._labels = torch.from_numpy(labels.astype(np.int64)).to(self._device)
+        self._sampler = PKSampler(
+            labels.astype(np.int64),
+            people=recipe.optimise.people,
+            images=recipe.optimise.images,
+            seed=recipe.seed,
+        )
+        self.step = 0
+        self.steps = self._sampler.steps * recipe.epochs
+        torch.manual_seed(recipe.seed)
+        self.network = OSNet(recipe.architecture, classes=self.classes).to(self._device)
+        self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if recipe.init:
+            start = checkpoints.load(folder / recipe.init)
+            own = self.network.state_dict()
+            own.update(start.state_dict())
+            self.network.load_state_dict(own)
+        self._average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self._optimiser = _optimiser(self.network, recipe.optimise)
+        self._teacher: OSNet | None = None
+        if recipe.teacher:
+            self._teacher = checkpoints.load(folder / recipe.teacher, heads=True).to(self._device)
+            head = self._teacher.classifier
+            if recipe.losses.distil_logits and (head is None or len(head.weight) != self.classes):
+                raise RecipeError(
+                    f"teacher {recipe.teacher} knows other people than these {self.classes}; "
+                    "set losses.distil_logits = 0 or train it on the same sources"
+                )
+        self._held: tuple[Stage, Tensor] | None = None
+        self._batches: tuple[int, NDArray[np.int64]] | None = None
+        if self._last.exists():
+            self._resume()
+
+    @property
+    def _last(self) -> Path:
+        return self._folder / "last.pth"
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.step >= self.steps
+
+    def train(self, *, stop_after_s: float = math.inf, evaluate_every: int = 5) -> None:
+        """Work until finished or until the time is up, then save.
+
+        Args:
+            stop_after_s: stop between two steps after this time.
+            evaluate_every: epochs between measurements where the recipe names a set for them.
+        """
+        begin = saved = time.monotonic()
+        bar = tqdm(total=self.steps, initial=self.step, desc=self.recipe.name, unit="step")
+        sums: dict[str, float] = {}
+        since = self.step
+        epoch_begin = time.monotonic()
+        while not self.finished and time.monotonic() - begin < stop_after_s:
+            for name, value in self.advance().items():
+                sums[name] = sums.get(name, 0.0) + value
+            bar.update()
+            epoch, in_epoch = divmod(self.step, self._sampler.steps)
+            if in_epoch == 0:
+                line: dict[str, Any] = {"epoch": epoch, "step": self.step}
+                line |= {name: round(v / (self.step - since), 4) for name, v in sums.items()}
+                line["seconds"] = round(time.monotonic() - epoch_begin, 1)
+                if self.recipe.data.evaluate_query and (
+                    epoch % evaluate_every == 0 or self.finished
+                ):
+                    line |= {k: round(v, 2) for k, v in self.evaluate().as_dict().items()}
+                self._log(line)
+                tqdm.write(json.dumps(line))
+                sums, since, epoch_begin = {}, self.step, time.monotonic()
+            if time.monotonic() - saved > self._save_s:
+                self.save()
+                saved = time.monotonic()
+        bar.close()
+        self.save()
+
+    def advance(self) -> dict[str, float]:
+        """One step of the optimiser; returns the losses by name."""
+        epoch, in_epoch = divmod(self.step, self._sampler.steps)
+        stage, optimise, losses = (
+            self.recipe.stage_at(epoch),
+            self.recipe.optimise,
+            self.recipe.losses,
+        )
+        if self._batches is None or self._batches[0] != epoch:
+            self._batches = (epoch, self._sampler.epoch(epoch))
+        chosen = torch.from_numpy(self._batches[1][in_epoch]).to(self._device)
+        images = self._images(stage)[chosen].float().div(255)
+        random = uniforms(self.recipe.seed, self.step, len(chosen)).to(self._device)
+        with torch.no_grad():
+            images = augment(images, random, self.recipe.augment)
+        images = images.contiguous(memory_format=torch.channels_last)
+        people = self._labels[chosen]
+        for group in self._optimiser.param_groups:
+            group["lr"] = learning_rate(self.step, self.steps, optimise)
+
+        self.network.train()
+        mixed = torch.autocast(
+            self._device.type, torch.bfloat16, enabled=optimise.precision == "bfloat16"
+        )
+        with mixed:
+            before, embedding, logits = self.network.heads(images)
+        assert logits is not None  # the run's network always has a classifier
+        told = {
+            "classes": F.cross_entropy(logits.float(), people, label_smoothing=losses.smoothing)
+        }
+        if losses.triplet:
+            told["triplet"] = losses.triplet * batch_hard_triplet(before, people, losses.margin)
+        if self._teacher is not None:
+            with torch.no_grad(), mixed:
+                _, taught, taught_logits = self._teacher.heads(images)
+            if losses.distil_logits and taught_logits is not None:
+                told["distil_logits"] = losses.distil_logits * distil_classes(
+                    logits, taught_logits, losses.temperature
+                )
+            if losses.distil_relations:
+                told["distil_relations"] = losses.distil_relations * distil_relations(
+                    embedding, taught
+                )
+        total = torch.stack(list(told.values())).sum()
+        self._optimiser.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        self._update_average(optimise.ema)
+        self.step += 1
+        values = {name: float(loss.detach()) for name, loss in told.items()}
+        values["right"] = float((logits.argmax(1) == people).float().mean())
+        return values
+
+    def averaged(self) -> OSNet:
+        """The network with averaged weights, for evaluation and export."""
+        network = OSNet(self.recipe.architecture, classes=self.classes).to(self._device)
+        network.load_state_dict(self._average)
+        return network.eval()
+
+    def evaluate(self) -> ranking.Scores:
+        """Scores of the averaged weights on the recipe's evaluation sources, cosine."""
+        data = self.recipe.data
+        network = self.averaged()
+        epoch = (self.step - 1) // self._sampler.steps
+        stage = self.recipe.stage_at(epoch)
+        query, gallery = self._pack.where(*data.evaluate_query), self._pack.where(
+            *data.evaluate_gallery
+        )  # fmt: skip
+        features = {
+            name: _embed(network, self._pack, rows, stage, self._device)
+            for name, rows in (("query", query), ("gallery", gallery))
+        }
+        person, camera = self._pack.person, self._pack.camera
+        return ranking.score(
+            ranking.distances(features["query"], features["gallery"], "cosine"),
+            person[query],
+            camera[query],
+            person[gallery],
+            camera[gallery],
+        )
+
+    def save(self) -> None:
+        """Write `last.pth` and the curve."""
+        checkpoints.save(
+            self._last,
+            self.network,
+            ema=self._average,
+            optimiser=self._optimiser.state_dict(),
+            step=self.step,
+            steps=self.steps,
+            name=self.recipe.name,
+            trained_on=list(self.recipe.data.sources or self._pack.sources),
+            input=asdict(self.recipe.stage_at(max(self.step - 1, 0) // self._sampler.steps)),
+        )
+        plot(self._folder)
+
+    def _resume(self) -> None:
+        saved = checkpoints.read(self._last)
+        if saved.get("steps") != self.steps or saved.get("name") != self.recipe.name:
+            raise RecipeError(
+                f"{self._last} is of run {saved.get('name')!r} with {saved.get('steps')} steps; "
+                f"this is {self.recipe.name!r} with {self.steps}: take another --out folder"
+            )
+        checkpoints.load_strictly(self.network, saved["model"], self._last)
+        self._average = {k: v.to(self._device) for k, v in saved["ema"].items()}
+        self._optimiser.load_state_dict(saved["optimiser"])
+        self.step = int(saved["step"])
+
+    def _images(self, stage: Stage) -> Tensor:
+        """(n, 3, height, width) uint8 of the training rows at the stage's size."""
+        if self._held is None or self._held[0] != stage:
+            resized = _resized(self._pack.images[self._rows], stage)
+            self._held = (stage, resized.to(self._device))
+        return self._held[1]
+
+    def _update_average(self, decay: float) -> None:
+        decay = min(decay, (1 + self.step) / (10 + self.step))  # a young average forgets sooner
+        own = self.network.state_dict()
+        with torch.no_grad():
+            floats = [k for k, v in own.items() if v.is_floating_point()]
+            torch._foreach_lerp_(
+                [self._average[k] for k in floats], [own[k] for k in floats], 1 - decay
+            )
+            for name, value in own.items():
+                if not value.is_floating_point():
+                    self._average[name].copy_(value)
+
+    def _log(self, line: dict[str, Any]) -> None:
+        with (self._folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def learning_rate(step: int, steps: int, how: Optimise) -> float:
+    """The rate of one step: linear warm-up, then a cosine to zero or steps of a tenth."""
+    if step < how.warmup_steps:
+        return how.learning_rate * (step + 1) / how.warmup_steps
+    done = (step - how.warmup_steps) / max(steps - how.warmup_steps, 1)
+    if how.schedule == "cosine":
+        return how.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    return float(how.learning_rate * 0.1 ** sum(step / steps >= m for m in how.milestones))
+
+
+def _optimiser(network: nn.Module, how: Optimise) -> torch.optim.Optimizer:
+    decayed = [p for p in network.parameters() if p.dim() >= NO_DECAY_BELOW]
+    others = [p for p in network.parameters() if p.dim() < NO_DECAY_BELOW]
+    groups = [
+        {"params": decayed, "weight_decay": how.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if how.optimiser == "sgd":
+        return torch.optim.SGD(groups, how.learning_rate, momentum=0.9, nesterov=True, foreach=True)
+    return torch.optim.AdamW(groups, how.learning_rate, foreach=True)
+
+
+def _resized(images: NDArray[np.uint8], stage: Stage) -> Tensor:
+    import cv2
+
+    out = np.empty((len(images), stage.height, stage.width, 3), np.uint8)
+    for index, image in enumerate(images):
+        small = image.shape[0] > stage.height
+        how = cv2.INTER_AREA if small else cv2.INTER_LINEAR
+        cv2.resize(image, (stage.width, stage.height), dst=out[index], interpolation=how)
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+def _embed(
+    network: OSNet, pack: Pack, rows: NDArray[np.int64], stage: Stage, device: torch.device
+) -> NDArray[np.float32]:
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(rows), EVALUATE_BATCH):
+            images = _resized(pack.images[rows[start : start + EVALUATE_BATCH]], stage)
+            batch = normalise(images.to(device).float().div(255))
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            parts.append(network(batch).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def plot(folder: Path) -> None:
+    """Draw `curve.png` from `log.jsonl`: losses, and mAP where it was measured."""
+    log = folder / "log.jsonl"
+    if not log.exists():
+        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name in ("classes", "triplet", "distil_logits", "distil_relations"):
+        points = [(line["epoch"], line[name]) for line in lines if name in line]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name)
+    axes.set(xlabel="epoch", ylabel="loss")
+    axes.legend(loc="upper left")
+    points = [(line["epoch"], line["map"]) for line in lines if "map" in line]
+    if points:
+        right = axes.twinx()
+        right.plot(*zip(*points, strict=True), "k.-", label="mAP")
+        right.set(ylabel="mAP, %", ylim=(0, 100))
+    figure.savefig(folder / "curve.png", dpi=110)
