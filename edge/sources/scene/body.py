@@ -141,8 +141,8 @@ class Tailor:
         chest: list[Station] = [
             (base - 0.03, 0.108, 0.150, 0.0), (base + 0.10, 0.112, 0.150, 0.004),
             (base + 0.22, 0.124, 0.166, 0.006), (base + 0.31, 0.122, 0.176, 0.0),
-            (base + 0.375, 0.104, 0.178, -0.004), (base + 0.415, 0.080, 0.145, -0.006),
-            (base + 0.455, 0.066, 0.085, 0.0), (base + 0.475, 0.055, 0.058, 0.004),
+            (base + 0.365, 0.104, 0.180, -0.004), (base + 0.405, 0.084, 0.160, -0.006),
+            (base + 0.440, 0.070, 0.105, -0.002), (base + 0.475, 0.056, 0.060, 0.004),
         ]  # fmt: skip
         self._cloth(_wider(chest, wide, ease), (gait.CHEST,), looks.top_colour, patterned=True)
         covers_hips = looks.top not in ("vest",)
@@ -151,14 +151,15 @@ class Tailor:
             (gait.HIP_Z - 0.10, 0.118, 0.158, -0.012), (gait.HIP_Z, 0.122, 0.168, -0.012),
             (gait.HIP_Z + 0.09, 0.112, 0.155, -0.004), (gait.HIP_Z + 0.15, 0.106, 0.150, 0.0),
         ]  # fmt: skip
-        self._cloth(_wider(hips, wide, 0.004), (gait.PELVIS,), looks.bottom_colour)
+        loose = (gait.PELVIS, gait.THIGH, gait.THIGH + 1)
+        self._cloth(_wider(hips, wide, 0.004), loose, looks.bottom_colour)
         if covers_hips:
             hem = gait.HIP_Z + (-0.09 if looks.top in ("jacket", "shirt") else -0.02)
             shirt = [
                 (hem, 0.128, 0.172, -0.010), (gait.HIP_Z + 0.06, 0.122, 0.165, -0.008),
                 (gait.WAIST_Z + 0.03, 0.113, 0.153, 0.0),
             ]  # fmt: skip
-            self._cloth(_wider(shirt, wide, ease), (gait.PELVIS,), lower, patterned=True)
+            self._cloth(_wider(shirt, wide, ease + 0.006), loose, lower, patterned=True)
         if looks.top == "coat":
             self._skirt(0.46, 0.050, looks.top_colour, ease)
         elif looks.top == "dress":
@@ -189,8 +190,8 @@ class Tailor:
         slack = {"trousers": 0.016, "jeans": 0.009}.get(looks.bottom, 0.0)
         thigh: list[Station] = [
             (gait.KNEE_Z - 0.03, 0.054, 0.053, 0.0), (gait.KNEE_Z + 0.03, 0.058, 0.056, 0.003),
-            (gait.KNEE_Z + 0.2, 0.076, 0.072, 0.004), (gait.HIP_Z - 0.08, 0.090, 0.084, 0.0),
-            (gait.HIP_Z + 0.05, 0.088, 0.080, -0.01),
+            (gait.KNEE_Z + 0.2, 0.076, 0.072, 0.004), (gait.HIP_Z - 0.08, 0.090, 0.082, 0.0),
+            (gait.HIP_Z, 0.084, 0.074, -0.006), (gait.HIP_Z + 0.05, 0.060, 0.060, -0.01),
         ]  # fmt: skip
         self._cloth(_wider(thigh, wide, slack), (gait.THIGH + side,), colour, y=at)
         if looks.bottom == "shorts":
@@ -224,8 +225,8 @@ class Tailor:
         sleeve = looks.skin if looks.top == "vest" else looks.top_colour
         upper: list[Station] = [
             (gait.ELBOW_Z - 0.02, 0.040, 0.038, 0.0), (gait.ELBOW_Z + 0.12, 0.047, 0.043, 0.0),
-            (gait.SHOULDER_Z - 0.05, 0.055, 0.050, 0.0), (gait.SHOULDER_Z + 0.015, 0.050, 0.042, 0.0),
-            (gait.SHOULDER_Z + 0.045, 0.020, 0.018, 0.0),
+            (gait.SHOULDER_Z - 0.06, 0.055, 0.048, 0.0), (gait.SHOULDER_Z - 0.015, 0.048, 0.038, 0.0),
+            (gait.SHOULDER_Z + 0.012, 0.012, 0.010, 0.0),
         ]  # fmt: skip
         short = looks.top in ("tshirt", "dress")
         bones = (gait.UPPER_ARM + side,)

@@ -130,14 +130,16 @@ def _worth(camera: Camera, feet: Array, crowns: Array) -> float:
     at_feet, depth = camera.project(feet)
     at_head, _ = camera.project(feet + np.array([0.0, 0.0, BODY_M]))
     tall = np.linalg.norm(at_head - at_feet, axis=1) * REFERENCE_WIDTH / camera.width
-    middle = (at_feet + at_head) / 2
-    seen = (
+    inside = [
         (depth > 0.5)
-        & (middle[:, 0] > 0)
-        & (middle[:, 0] < camera.width)
-        & (middle[:, 1] > 0)
-        & (middle[:, 1] < camera.height)
-    )
+        & (at[:, 0] > 0)
+        & (at[:, 0] < camera.width)
+        & (at[:, 1] > 0)
+        & (at[:, 1] < camera.height)
+        for at in (at_feet, at_head)
+    ]
+    seen = inside[0] & inside[1]
+    cut = inside[0] & ~inside[1]  # feet without a head: the worst way to look
     for crown in crowns:
         # distance of the crown from each line of sight
         sight = feet + np.array([0.0, 0.0, BODY_M / 2]) - camera.position
@@ -148,7 +150,7 @@ def _worth(camera: Camera, feet: Array, crowns: Array) -> float:
     good = int(np.count_nonzero(seen & fits))
     bad = int(np.count_nonzero(seen & ~fits))
     roomy = int(np.count_nonzero(seen & fits & (tall > 95)))
-    return max(good + 1.5 * roomy - 12.0 * bad, 1e-3)
+    return max(good + 1.5 * roomy - 12.0 * bad - 2.0 * int(np.count_nonzero(cut)), 1e-3)
 
 
 def _novelty(camera: Camera, chosen: list[Camera]) -> float:

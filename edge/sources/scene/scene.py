@@ -116,6 +116,10 @@ class SynthScene:
         ]
         self._views: dict[int, _View] = {}
 
+    def prepare(self, camera: int) -> None:
+        """Draw a camera's empty street now; otherwise the first frame does."""
+        self._view(camera, 0)
+
     def frame(self, camera: int, index: int) -> Image:
         """One picture.
 

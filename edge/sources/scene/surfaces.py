@@ -47,7 +47,11 @@ def paint(rng: np.random.Generator, street: Street) -> Surfaces:
     for wall in ("north", "south", "east", "west"):
         half = street.half_length if wall in ("north", "south") else street.half_width
         doors = [door.along for door in street.doors if door.wall == wall]
-        walls[wall] = _wall(rng, half, doors)
+        if wall in ("north", "west"):
+            walls[wall] = _wall(rng, half, doors)
+        else:  # seen from the street their axis runs to the left
+            mirrored = _wall(rng, half, [-door for door in doors])
+            walls[wall] = np.ascontiguousarray(mirrored[:, ::-1])
     return Surfaces(_ground(rng, street), walls)
 
 
