@@ -105,6 +105,9 @@ class RuntimeConfig(Section):
     backend: Literal["auto", "onnxruntime", "openvino"] = Field(
         "auto", description="auto times what is admitted at first start and keeps the fastest."
     )
+    watch_s: Seconds = Field(
+        2.0, description="How often the models folder is looked at; raising it swaps later."
+    )
 
 
 class DetectConfig(Section):
@@ -144,6 +147,11 @@ class EmbedConfig(Section):
 
     model: str = Field("default", description="Name of a card in the models folder, or a file.")
     max_batch: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Crops in one run.")
+    overlap_s: Annotated[float, Field(ge=0.0)] = Field(
+        86400.0,
+        description="How long the old embedder runs beside one of another space, so that "
+        "identities bridge; raising it costs crops, 0 ends the old one at once.",
+    )
 
 
 class SpoolConfig(Section):
@@ -178,6 +186,15 @@ class UplinkConfig(Section):
     batch_age_s: Seconds = Field(0.064, description="Longest wait of a live sighting for company.")
     heartbeat_s: Seconds = 5.0
     dead_after_s: Seconds = Field(20.0, description="No message for so long: a new channel.")
+    connect_timeout_s: Seconds = Field(
+        10.0, description="Longest wait for the matcher's Welcome; raising it suits slow links."
+    )
+    ack_timeout_s: Seconds = Field(
+        60.0, description="Sightings in flight without any ack for so long: a new channel."
+    )
+    stream_age_s: Seconds = Field(
+        3600.0, description="A stream is renewed after so long, so that names resolve afresh."
+    )
     retry_min_s: Seconds = 0.5
     retry_max_s: Seconds = 30.0
     refused_retry_s: Seconds = Field(60.0, description="Wait after the matcher refused us.")

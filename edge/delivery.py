@@ -162,6 +162,12 @@ class Outbox(Protocol):
     def waiting(self, *, after: int, upto: int | None) -> int:
         """How many rows in (after, upto] wait and are not in flight."""
 
+    def first_waiting(self) -> int | None:
+        """The oldest row that waits, in flight or not."""
+
+    def gone(self, rows: Sequence[int]) -> list[int]:
+        """Which of these rows are no longer in flight."""
+
     def release(self, rows: Sequence[int]) -> None:
         """These rows are no longer in flight (their stream ended); they wait again."""
 

@@ -341,6 +341,19 @@ class Spool:
         with engine.lock:
             return engine.index.ready.count(after, upto)
 
+    def first_waiting(self) -> int | None:
+        """The oldest row that waits, in flight or not."""
+        engine = self._opened().engine
+        with engine.lock:
+            numbers = [engine.index.ready.first(), engine.index.in_flight.first()]
+        return min((n for n in numbers if n is not None), default=None)
+
+    def gone(self, rows: Sequence[int]) -> list[int]:
+        """Which of these rows are no longer in flight."""
+        engine = self._opened().engine
+        with engine.lock:
+            return [row for row in rows if row not in engine.index.in_flight]
+
     def release(self, rows: Sequence[int]) -> None:
         """These rows are no longer in flight; those that were not settled meanwhile wait again."""
         engine = self._opened().engine

@@ -362,7 +362,7 @@ def _believed(places: dict[str, _Place], writer_id: str, first: int, last: int) 
 
 
 def _parsed(payload: bytes) -> sighting_pb2.Sighting:
-    """The sighting; an empty one where it cannot be parsed (its hash is right: it is sent as is)."""
+    """The sighting; an empty one where it cannot be parsed (its hash is right: it goes as is)."""
     try:
         return sighting_pb2.Sighting.FromString(payload)
     except DecodeError:
