@@ -52,6 +52,9 @@ MAX_DAMAGE_S = 10.0
 # Packets whose frames are still in the decoder; more than any reordering depth.
 MAX_PENDING = 64
 FALLBACK_FPS = 25.0
+# A file that is shorter than it says by more than this, and this share, is cut off.
+MISSING_S = 0.5
+MISSING_SHARE = 0.02
 # libav reads any text file as a video of letters.
 TEXT_FORMATS = frozenset({"tty"})
 # creation_time has whole seconds, and is written when a recorder gets round to it
@@ -153,6 +156,7 @@ class AvSource:
         self._interval_s = 1.0 / FALLBACK_FPS
         self._first_pts_s: float | None = None
         self._offset_s: float | None = None
+        self._length_s: float | None = None
 
     def open(self) -> None:
         address = parse(self._config.url)
@@ -192,6 +196,7 @@ class AvSource:
         self._stream = stream
         if not self.live:
             self._file_times = self._times_of_file(container, address.target)
+            self._length_s = _length_s(container, stream)
         self._packets = container.demux(stream)
 
     def read(self) -> Reading:
@@ -257,7 +262,7 @@ class AvSource:
         except av.error.FFmpegError as error:
             raise translate(error, self._config.url, self._how.media, opening=False) from None
         if packet is None:
-            raise SourceEndedError(self._config.url, "the stream has ended")
+            raise self._ended()
         arrival = Instant(self._clock.unix_nanos(), self._clock.monotonic_nanos())
         now_s = arrival.monotonic_nanos * 1e-9
         self.bytes_in += packet.size
@@ -302,6 +307,19 @@ class AvSource:
         )
         return Reading(lambda: _bgr(frame), *_upright_size(frame), captured, corrupt)
 
+    def _ended(self) -> SourceEndedError:
+        missing_s = 0.0
+        if self._length_s is not None:
+            missing_s = self._length_s - (self._offset_s or 0.0) - self._interval_s
+        if missing_s <= max(MISSING_S, MISSING_SHARE * (self._length_s or 0.0)):
+            return SourceEndedError(self._config.url, "the stream has ended")
+        return SourceEndedError(
+            self._config.url,
+            f"the stream has ended {missing_s:.1f} s before the length the file states",
+            "the file is cut off: copy it again",
+            missing_s=missing_s,
+        )
+
     def _next_offset_s(self, pts_s: float | None) -> float:
         """Seconds from a file's first frame; repaired where its timestamps go back or miss."""
         due_s = 0.0 if self._offset_s is None else self._offset_s + self._interval_s
@@ -337,6 +355,15 @@ def _created(tag: str | None) -> int | None:
         created = created.replace(tzinfo=UTC)
     # recorders without a clock write 1970 or 1904
     return round(created.timestamp()) * 10**9 if created.year > 1990 else None
+
+
+def _length_s(container: InputContainer, stream: VideoStream) -> float | None:
+    """How long the video is by the file's own account; None: it gives none."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return None  # the whole file's length may be that of its sound
 
 
 def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:

@@ -77,9 +77,19 @@ class SourceTimedOutError(SourceError):
 
 
 class SourceEndedError(SourceError):
-    """There are no more frames. Files: all were read. Live: a fault."""
+    """There are no more frames. Files: all were read. Live: a fault.
+
+    Attributes:
+        missing_s: how much a file is shorter than it says; 0.0: nothing is known to miss.
+    """
 
     default_cure = "a camera that ends its stream has usually restarted: it is opened anew"
+
+    def __init__(
+        self, where: str, what: str, cure: str | None = None, *, missing_s: float = 0.0
+    ) -> None:
+        self.missing_s = missing_s
+        super().__init__(where, what, cure)
 
 
 class SourceBrokenError(SourceError):

@@ -324,6 +324,8 @@ class CameraThread:
         """A file has ended or failed."""
         events = []
         ended = isinstance(error, SourceEndedError)
+        if isinstance(error, SourceEndedError) and error.missing_s > 0.0:
+            events.append(self._event(EventKind.DAMAGED, f"camera {self.name!r}: {error}"))
         if source.undecodable:
             text = (
                 f"camera {self.name!r}: {source.undecodable} damaged pictures in "
