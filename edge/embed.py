@@ -20,15 +20,8 @@ from edge.config import EmbedConfig, RuntimeConfig
 from edge.preprocess import Planes, Preprocessor
 from edge.runtime import Precision, RuntimeName, Session, TensorInfo, open_session
 from edge.types import Floats, Image
-from reid.card import (
-    Card,
-    InputSpec,
-    ModelFile,
-    admitted_variant,
-    golden_image,
-    golden_values,
-    verify_golden,
-)
+from reid.card import Card, InputSpec, ModelFile, admitted_variant
+from reid.golden import golden_image, golden_values, verify_golden
 from reid.model_errors import CardInvalid, CardMismatch, CardMissing, ModelMisbehaved, WrongKind
 
 _SMALLEST_NORM = 1e-12  # below it a row has no direction
@@ -38,7 +31,7 @@ class Embedder:
     """Embeds crops. Made by `open_embedder`.
 
     Attributes:
-        name: the card's name.
+        name, path: the card's name and the file.
         space_id: vectors compare only inside one space.
         variant_id: what computed them; variants of a space compare as their cards say.
         dimension: length of a vector.
@@ -63,7 +56,7 @@ class Embedder:
         admitted = admitted_variant(card, session.runtime, session.precision)
         if admitted is not None:
             self.variant_id = admitted.variant_id
-        self._path = model.path
+        self.path = model.path
         self._session = session
         picture = picture_input(model.path, session)
         self._input_name = picture.name
@@ -113,7 +106,7 @@ class Embedder:
         found = self._session.run({self._input_name: batch})[0]
         if found.ndim != 2 or found.shape[1] != self.dimension or len(found) < n:
             raise ModelMisbehaved(
-                self._path,
+                self.path,
                 f"gave {found.shape} for {n} crops, expected ({n}, {self.dimension})",
                 "check it: edge-models check FILE",
             )
@@ -121,7 +114,7 @@ class Embedder:
         norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
         if not (np.isfinite(norms).all() and norms.min() > _SMALLEST_NORM):
             raise ModelMisbehaved(
-                self._path,
+                self.path,
                 "a vector is not finite or has no length",
                 "check it: edge-models check FILE",
             )

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from edge.model_pointer import POINTER, read_pointer
 from reid.card import (
     Card,
     Kind,
@@ -35,7 +36,6 @@ from reid.card import (
 from reid.model_errors import CardInvalid, CardMissing, ModelError, ModelNotFound, WrongKind
 
 DEFAULT = "default"
-POINTER = "current.toml"  # written by `edge-models use`, read here
 DEFAULT_PUBLIC: Mapping[Kind, str] = {
     "detector": "yolox-nano",
     "embedder": "osnet-x0.25-msmt17-combineall",
@@ -94,7 +94,7 @@ def find_default(kind: Kind, models_dir: Path | None) -> ModelFile:
         ModelNotFound: no default of that kind; the message says what to set.
     """
     if models_dir is not None:
-        chosen = read_pointer(models_dir).get(kind)
+        chosen = read_pointer(models_dir).chosen(kind)
         if chosen is not None:
             model = find_model(chosen, kind, models_dir)
             return model.because(f"edge-models use chose {chosen} in {models_dir / POINTER}")
@@ -159,6 +159,32 @@ def list_models(folder: Path) -> Listing:
     return Listing(tuple(models), tuple(bare), tuple(broken))
 
 
+def variants_of(model: ModelFile, models_dir: Path | None) -> tuple[ModelFile, ...]:
+    """Other files that compute the same: admitted variants of `model`, by name.
+
+    Embedders: another variant_id in the same space. Detectors: a card with a variant_id whose
+    `parent` is this card's name. (A card in a folder is admitted: `edge-models quantize` writes
+    none for a variant that loses too much.)
+    """
+    card = model.card
+    if card is None:
+        return ()
+    found: dict[str, ModelFile] = {}
+    for folder in _folders(models_dir):
+        for other in list_models(folder).models:
+            if other.card and other.card.sha256 != card.sha256 and _is_variant(other.card, card):
+                found.setdefault(other.card.sha256, other)
+    return tuple(found.values())
+
+
+def _is_variant(other: Card, card: Card) -> bool:
+    if other.kind != card.kind:
+        return False
+    if card.kind == "embedder":
+        return other.space_id == card.space_id and other.variant_id != card.variant_id
+    return other.variant_id is not None and other.parent == card.name
+
+
 def packaged_dir(name: str = "weights") -> Path | None:
     """A folder or file inside the package `models`, found without importing that package.
 
@@ -185,24 +211,6 @@ def known_cards() -> Mapping[str, Card]:
     entries = tomllib.loads(path.read_text(encoding="utf-8")).get("model", [])
     cards = [card_from(entry["card"], path) for entry in entries]
     return {card.sha256: card for card in cards}
-
-
-def read_pointer(models_dir: Path) -> dict[str, str]:
-    """What `edge-models use` chose: kind -> name; empty where nothing was chosen.
-
-    Raises:
-        CardInvalid: current.toml is not ours.
-    """
-    path = models_dir / POINTER
-    try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CardInvalid(
-            path, f"cannot be read ({error})", "choose again: edge-models use NAME"
-        ) from error
-    return {kind: fields[kind] for kind in DEFAULT_PUBLIC if isinstance(fields.get(kind), str)}
 
 
 def _folders(models_dir: Path | None) -> Sequence[Path]:

@@ -10,6 +10,7 @@ model by it, refuses a file whose checksum, shapes or golden output differ from 
     sha256 = "61b2…"  bytes = 921616
     licence = "Apache-2.0"  commercial_use = false  made_by = "…"  training_data = ["…"]
     space_id = "…"  variant_id = "float32"  dimension = 512      # embedders
+    parent = "…"  variant_id = "int8"            # a detector that is a variant of its parent
     family = "yolox"                                             # detectors; unset: recognised
     [input]   height, width, colour, range, mean, std, fit, pad  (unset: the family's own)
     [golden]  formula, seed, values, tolerance
@@ -26,13 +27,11 @@ import datetime
 import hashlib
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reid import toml
@@ -83,9 +82,9 @@ class Golden(_Part):
     """One run whose result is known.
 
     Attributes:
-        formula: how the input picture is made; `blocks-1` is `golden_image` below.
+        formula: how the input picture is made; `blocks-1` is `reid.golden.golden_image`.
         seed: its seed.
-        values: what `golden_values` gives.
+        values: what `reid.golden.golden_values` gives.
         tolerance: largest absolute difference of one value that still passes.
     """
 
@@ -177,9 +176,7 @@ class Card(_Part):
                 raise ValueError(f"an embedder's card needs {', '.join(missing)}")
             foreign = [n for n in ("family", "person_class") if getattr(self, n) is not None]
         else:
-            foreign = [
-                n for n in ("space_id", "variant_id", "dimension") if getattr(self, n) is not None
-            ]
+            foreign = [n for n in ("space_id", "dimension") if getattr(self, n) is not None]
         if foreign:
             raise ValueError(f"{', '.join(foreign)}: not for a card of kind {self.kind!r}")
         return self
@@ -356,86 +353,9 @@ def verify_licence(model: ModelFile, *, require_commercial: bool) -> None:
         )
 
 
-def verify_golden(
-    where: Path | str, golden: Golden, got: npt.NDArray[np.float32], tolerance: float | None = None
-) -> None:
-    """Compare a run on the golden picture with the card.
-
-    Args:
-        got: what `golden_values` gives of the run.
-        tolerance: another than the card's, for a runtime variant.
-
-    Raises:
-        CardMismatch: a value differs by more than the tolerance.
-    """
-    allowed = golden.tolerance if tolerance is None else tolerance
-    expected = np.asarray(golden.values, np.float32)
-    cure = "the card is another model's or the runtime computes wrongly: try backend onnxruntime"
-    if got.shape != expected.shape:
-        raise CardMismatch(
-            where, "golden", f"{len(got)} golden values, its card has {len(expected)}", cure
-        )
-    worst = float(np.max(np.abs(got - expected)))
-    if not worst <= allowed:  # also true for NaN
-        raise CardMismatch(
-            where,
-            "golden",
-            f"golden output is off by {worst:.4g}, its card allows {allowed:.4g}",
-            cure,
-        )
-
-
 def admitted_variant(card: Card, runtime: str, precision: str) -> RuntimeVariant | None:
     """The card's entry for a runtime and precision; None for plain float, or not admitted."""
     for entry in card.runtimes:
         if (entry.runtime, entry.precision) == (runtime, precision):
             return entry
     return None
-
-
-def golden_values(kind: Kind, outputs: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-    """What a card keeps of a run on the golden picture.
-
-    Args:
-        outputs: embedders: one unit row (d,); detectors: all outputs, any shapes.
-
-    Returns:
-        Embedders: the row's first 16 values. Detectors: the outputs are flattened and joined, cut
-        into 16 equal parts (the rest goes to the last), and the mean magnitude of each part given:
-        every number of the output counts.
-    """
-    flat = np.concatenate([np.asarray(output, np.float64).ravel() for output in outputs])
-    if kind == "embedder" or flat.size < GOLDEN_VALUES:
-        return flat[:GOLDEN_VALUES].astype(np.float32)
-    starts = np.arange(GOLDEN_VALUES) * (flat.size // GOLDEN_VALUES)
-    sizes = np.diff(np.append(starts, flat.size))
-    means = np.add.reduceat(np.abs(flat), starts) / sizes
-    return means.astype(np.float32)
-
-
-def golden_image(height: int, width: int, seed: int = 1) -> npt.NDArray[np.uint8]:
-    """The picture of formula `blocks-1`: blocks of 8×8 px with noise, the same on every machine.
-
-    value(y, x, c) = (3·hash(y/8, x/8, c, seed) + hash(y, x, c, seed+1)) / 4, both 0..255, where
-    hash(a, b, c, s) is the top byte of a 32-bit integer mix; integers only, so no rounding.
-
-    Returns:
-        (height, width, 3) uint8, BGR.
-    """
-    y = np.arange(height, dtype=np.uint32)[:, None, None]
-    x = np.arange(width, dtype=np.uint32)[None, :, None]
-    c = np.arange(3, dtype=np.uint32)[None, None, :]
-
-    def mixed(a: npt.NDArray[np.uint32], b: npt.NDArray[np.uint32], s: int) -> Any:
-        h = a * np.uint32(0x9E3779B1) + b * np.uint32(0x85EBCA77) + c * np.uint32(0xC2B2AE3D)
-        h = h + np.uint32(s * 0x27D4EB2F % 2**32)
-        h = (h ^ (h >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
-        h = (h ^ (h >> np.uint32(12))) * np.uint32(0x297A2D39)
-        return h >> np.uint32(24)
-
-    blocks = mixed(y // np.uint32(8), x // np.uint32(8), seed)
-    noise = mixed(y, x, seed + 1)
-    picture: npt.NDArray[np.uint8] = ((blocks * np.uint32(3) + noise) // np.uint32(4)).astype(
-        np.uint8
-    )
-    return picture

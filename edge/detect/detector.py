@@ -21,15 +21,8 @@ from edge.detect.recognise import named_family, person_class, recognise
 from edge.preprocess import Preprocessor
 from edge.runtime import Array, Precision, RuntimeName, Session, TensorInfo, open_session
 from edge.types import Detections, Image
-from reid.card import (
-    Card,
-    InputSpec,
-    ModelFile,
-    admitted_variant,
-    golden_image,
-    golden_values,
-    verify_golden,
-)
+from reid.card import Card, InputSpec, ModelFile, admitted_variant
+from reid.golden import golden_image, golden_values, verify_golden
 from reid.model_errors import CardMismatch, ModelMisbehaved, WrongKind
 
 MAX_PEOPLE = 300  # in one frame; more is a crowd that boxes do not describe
@@ -40,7 +33,8 @@ class Detector:
     """Finds people in frames. Made by `open_detector`.
 
     Attributes:
-        name: the card's name or the file's.
+        name, path: the card's name or the file's stem, and the file.
+        variant_id: float32 unless the card or the runtime says otherwise.
         family: which output layout is read, and `family_from`: card, flag or recognised.
         runtime, precision: with what it runs.
         input: how it is fed.
@@ -64,6 +58,8 @@ class Detector:
         self.family_from = family_from
         self.input = spec
         self.card: Card | None = model.card
+        self.path = model.path
+        self.variant_id = _variant_id(model.card, session)
         self.runtime: RuntimeName = session.runtime
         self.precision: Precision = session.precision
         self.licence = (
@@ -173,6 +169,13 @@ def open_detector(
         config=detect,
         family_from=family_from,
     )
+
+
+def _variant_id(card: Card | None, session: Session) -> str:
+    admitted = admitted_variant(card, session.runtime, session.precision) if card else None
+    if admitted is not None:
+        return admitted.variant_id
+    return (card.variant_id if card else None) or "float32"
 
 
 def picture_input(where: Path | str, session: Session) -> TensorInfo:
