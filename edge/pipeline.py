@@ -162,7 +162,7 @@ class CameraPipeline:
             detections,
             captured=frame.captured,
             frame_index=frame.index,
-            appearance=None if frame.corrupt else embeddings,
+            appearance=None if frame.corrupt else embeddings.for_tracking,
         )
         shots = [] if frame.corrupt else self._shoot(frame, step, embeddings, tracker)
         revisions = self._book.add(

@@ -71,4 +71,5 @@ class LikenessScale:
         """(…) likeness -> (…) evidence in -1..+1; 0 where the likeness is NaN."""
         middle = (self._same + self._other) / 2
         gap = max(self._same - self._other, LEAST_GAP)
-        return np.nan_to_num(np.clip((likeness - middle) / gap, -1.0, 1.0), nan=0.0)
+        found: Floats = np.clip((likeness - middle) / gap, -1.0, 1.0).astype(np.float32)
+        return np.nan_to_num(found, nan=0.0)

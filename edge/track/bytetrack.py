@@ -21,8 +21,9 @@ ones may only continue a tracklet. Departures, each measured by benchmarks/bench
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,7 +45,7 @@ Rows = npt.NDArray[np.intp]
 MARGIN_STDS, MARGIN_HEIGHTS = 1.5, 1.0
 # Highest cost (1 - overlap · score, ± appearance) at which a pair is taken: ByteTrack's 0.9, 0.5
 # and 0.7, of its first, second and unconfirmed matching.
-STRONG_LIMIT, WEAK_LIMIT, CANDIDATE_LIMIT = 0.9, 0.5, 0.7
+STRONG_LIMIT, WEAK_LIMIT, CANDIDATE_LIMIT = 0.8, 0.5, 0.7
 # A pair is plausible from this overlap on, and a rival of the best one from this share of it on.
 PLAUSIBLE_OVERLAP, RIVAL_SHARE = 0.1, 0.4
 # What a full unit of evidence is worth in cost. Half a unit (a typical likeness) can turn around
@@ -87,9 +88,16 @@ class Tracker:
     Args:
         config: thresholds and times.
         frame_size: (width, height) of the frames, pixels.
+        numbers: gives the numbers of tracklets; share one where several cameras must differ.
     """
 
-    def __init__(self, *, config: TrackConfig, frame_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        *,
+        config: TrackConfig,
+        frame_size: tuple[int, int],
+        numbers: Iterator[int] | None = None,
+    ) -> None:
         self._config = config
         self._limits = np.array([*frame_size, *frame_size], np.float32)
         self._filter = BoxFilter()
@@ -99,7 +107,7 @@ class Tracker:
         self._history: deque[tuple[CaptureTime, int]] = deque(maxlen=HISTORY)
         self._now_s: float | None = None
         self._lost_s = LOST_S
-        self._numbers = 0
+        self._numbers = itertools.count(1) if numbers is None else numbers
 
     @property
     def alive(self) -> bool:
@@ -156,8 +164,7 @@ class Tracker:
                 track.number, boxes[row], score, True, detection=detections.boxes[column]
             )
             if not track.number and self._confirms(track, boxes[row], strong, now_s):
-                self._numbers += 1
-                track.number = self._numbers
+                track.number = next(self._numbers)
                 confirmed.append(track.number)
                 earlier += self._told_late(track)
                 box = _numbered(box, track.number)
@@ -173,11 +180,11 @@ class Tracker:
         self._history.append((captured, frame_index))
         return TrackStep(tuple(tracked), tuple(confirmed), ended, tuple(earlier), tuple(relinked))
 
-    def remember(self, tracklet: int, embedding: Floats, now_s: float) -> None:
-        """Take in an embedding (d,) that was made of a tracklet anyway (a shot)."""
+    def remember(self, tracklet: int, embedding: Floats) -> None:
+        """Take in an embedding (d,) that was made of a tracklet of this frame anyway (a shot)."""
         for track in self._tracks:
-            if track.number == tracklet:
-                track.gallery.add(embedding, now_s)
+            if track.number == tracklet and track.gallery.updated_s != track.last_s:
+                track.gallery.add(embedding, track.last_s)
 
     def expire(self, now_s: float) -> TrackStep:
         """End what was not seen for end_s, without a frame: the source has stopped for a while."""
