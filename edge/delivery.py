@@ -149,6 +149,9 @@ class Outbox(Protocol):
     def held(self) -> Held:
         """What Hello tells."""
 
+    def spaces(self) -> Mapping[str, tuple[int, tuple[str, ...]]]:
+        """space_id -> (dimension, variants) of everything in the spool."""
+
     def welcome(self, ledger_id: str, committed: KeyRanges, skipped: KeyRanges) -> WelcomeOutcome:
         """Take the matcher's word for what it has: mark, refill, resolve. Waits for the commit."""
 

@@ -116,6 +116,8 @@ class Spool:
         self._lost = 0
         self._recovered = 0
         self._degraded = ""
+        # Of the uplink's thread:
+        self._buried_said_s, self._buried_unsaid = 0.0, 0
         self._to_spool_ms: deque[float] = deque(maxlen=4096)
         self._to_ack_ms: deque[float] = deque(maxlen=4096)
         self._files: SpoolFiles | None = None
@@ -271,6 +273,12 @@ class Spool:
                 spaces=dict(engine.spaces),
                 last_ledger_id=engine.ledger_id,
             )
+
+    def spaces(self) -> dict[str, tuple[int, tuple[str, ...]]]:
+        """space_id -> (dimension, variants) of everything in the spool."""
+        engine = self._opened().engine
+        with engine.lock:
+            return dict(engine.spaces)
 
     def welcome(self, ledger_id: str, committed: KeyRanges, skipped: KeyRanges) -> WelcomeOutcome:
         """Take the matcher's word; waits for the commit.
@@ -478,8 +486,21 @@ class Spool:
                 for k in engine.index.keys_of(RowSet([(row, row)])).messages()
             ]
             engine.untold.extend(entry)
-        log.error("a sighting became a dead letter", reason=reason, message=message)
+        self._say_buried(reason, message)
         self._add_change(engine.buried(row, reason, message))
+
+    def _say_buried(self, reason: str, message: str) -> None:
+        """One line a second at most: a matcher that rejects all would fill the log."""
+        self._buried_unsaid += 1
+        now = time.monotonic()
+        if now - self._buried_said_s >= 1.0:
+            log.error(
+                "sightings became dead letters; see edge-run --spool-status",
+                sightings=self._buried_unsaid,
+                last_reason=reason,
+                last_message=message,
+            )
+            self._buried_said_s, self._buried_unsaid = now, 0
 
     def _rekey(self, row: int) -> None:
         try:

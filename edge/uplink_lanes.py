@@ -82,8 +82,8 @@ class Lanes:
         if not live:
             self._live_since = None
         aged = self._live_since is not None and now_s - self._live_since >= self._batch_age_s
-        live_room = self._room(Lane.LIVE, other_waits=backlog > 0)
-        backlog_room = self._room(Lane.BACKLOG, other_waits=live > 0)
+        live_room = self._room(Lane.LIVE, live, other_waits=backlog > 0)
+        backlog_room = self._room(Lane.BACKLOG, backlog, other_waits=live > 0)
         live_ready = live > 0 and live_room > 0 and (aged or live >= self._batch_rows)
         backlog_ready = backlog > 0 and backlog_room > 0
         if live_ready and (not backlog_ready or self._turn is Lane.LIVE):
@@ -94,11 +94,15 @@ class Lanes:
             return Plan(None, wait_s=max(0.001, self._live_since + self._batch_age_s - now_s))
         return Plan(None)
 
-    def _room(self, lane: Lane, *, other_waits: bool) -> int:
+    def _room(self, lane: Lane, waiting: int, *, other_waits: bool) -> int:
         free = self.window - len(self._in_flight)
         if other_waits:
             free = min(free, max(1, self.window // 2) - self._counts[lane])
-        return max(0, free)
+        # A nearly full window opens by a few rows at a time: many tiny batches cost more than they
+        # bring, so a lane with more to send waits for a fair piece of room.
+        if free < min(waiting, self._batch_rows, max(1, self.window // 4)):
+            return 0
+        return free
 
     def sent(self, rows: Iterable[int], lane: Lane) -> None:
         """These are in flight now."""

@@ -117,6 +117,9 @@ class Stream:
         self._log = structlog.get_logger("edge.uplink").bind(matcher=stats.address)
         self._lanes = Lanes(window=0, batch_rows=1, batch_age_s=config.batch_age_s)
         self._boundary = 0
+        self._announced: dict[str, set[str]] = {}
+        # gRPC takes one write at a time; batches, heartbeats and answers to Erase take turns.
+        self._write_turn = asyncio.Lock()
         self._message_bytes = limits.MESSAGE_BYTES
         self._batch_rows = config.batch_sightings
         self._welcomed = False
@@ -183,16 +186,15 @@ class Stream:
     async def _converse(self, call: Call, started: float) -> StreamEnd:
         loop = asyncio.get_running_loop()
         held = self._outbox.held()
-        await self._write(
-            call,
-            hello(
-                self._identity,
-                held,
-                clock=self._clock,
-                process_id=self._process_id,
-                accept_ledger=self._config.accept_ledger,
-            ).SerializeToString(),
+        message = hello(
+            self._identity,
+            held,
+            clock=self._clock,
+            process_id=self._process_id,
+            accept_ledger=self._config.accept_ledger,
         )
+        self._announced = {space.space_id: set(space.variant_ids) for space in message.hello.spaces}
+        await self._write(call, message.SerializeToString())
         responses = self._responses(call)
         await self._welcome(call, responses, held.last_ledger_id)
         self._last_heard_s = self._last_settled_s = loop.time()
@@ -225,7 +227,8 @@ class Stream:
             yield message
 
     async def _write(self, call: Call, message: bytes) -> None:
-        await call.write(message)
+        async with self._write_turn:
+            await call.write(message)
         self._stats.bytes_out += len(message)
 
     async def _welcome(
@@ -300,6 +303,9 @@ class Stream:
             now = loop.time()
             if now - started > self._config.stream_age_s and not self._lanes.in_flight:
                 raise _Ended(StreamEnd(EndKind.OURS, "renewed", welcomed=True))
+            if self._has_new_space():
+                # The server knows only what Hello announced; another would be rejected for ever.
+                raise _Ended(StreamEnd(EndKind.OURS, "a new space is announced", welcomed=True))
             wait_s = await self._send_one(call, now, started)
             if wait_s > 0:
                 with contextlib.suppress(TimeoutError):
@@ -321,6 +327,12 @@ class Stream:
         after, upto = (self._boundary, None) if plan.lane is Lane.LIVE else (0, self._boundary)
         await self._send_rows(call, plan.lane, after, upto, plan.max_rows)
         return 0.0
+
+    def _has_new_space(self) -> bool:
+        return any(
+            not set(variants) <= self._announced.get(space, set())
+            for space, (_, variants) in self._outbox.spaces().items()
+        )
 
     def _suspected(self) -> int | None:
         if self._lanes.in_flight and not self._probing:
