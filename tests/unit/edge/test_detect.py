@@ -1,0 +1,375 @@
+"""Does each family of detectors give back the people that its output holds, and who is refused?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.config import DetectConfig
+from edge.detect import Detector, open_detector
+from edge.detect.nanodet import STRIDES as NANODET_STRIDES
+from edge.types import Detections
+from reid.card import ModelFile, read_card
+from reid.model_errors import (
+    CardMismatch,
+    FamilyAmbiguous,
+    FamilyUnknown,
+    ModelMisbehaved,
+    ModelNotFound,
+    ModelUnreadable,
+    WrongKind,
+)
+from tests.unit.edge.tiny_models import (
+    ONE_THREAD,
+    constant_detector,
+    detector_card,
+    echo_detector,
+    mean_embedder,
+    yolox_rows,
+)
+
+# Two people in a picture of 64×64: x1 y1 x2 y2 score. And one of another class, to be left out.
+PEOPLE = np.array([[8, 10, 24, 50, 0.9], [36, 8, 50, 44, 0.7]], np.float32)
+CENTRES = np.array([[16, 30, 16, 40, 0.9], [43, 26, 14, 36, 0.7]], np.float32)
+
+
+def opened(path: Path, **detect: object) -> Detector:
+    return open_detector(path, ONE_THREAD, DetectConfig.model_validate(detect))
+
+
+def looked(path: Path, **detect: object) -> Detections:
+    return opened(path, **detect).detect(np.zeros((64, 64, 3), np.uint8))
+
+
+def yolox(path: Path) -> Path:
+    return constant_detector(path, {"output": yolox_rows(CENTRES, raw=True)})
+
+
+def yolox_decoded(path: Path) -> Path:
+    return constant_detector(path, {"output": yolox_rows(CENTRES, raw=False)})
+
+
+def ultralytics(path: Path) -> Path:
+    columns = np.zeros((1, 6, 84), np.float32)
+    columns[0, 2:4] = 8.0
+    columns[0, :5, 3] = CENTRES[0]
+    columns[0, :5, 80] = CENTRES[1]
+    columns[0, :4, 9], columns[0, 5, 9] = (30, 30, 10, 10), 0.95  # another class
+    return constant_detector(path, {"output0": columns})
+
+
+def _rows_of_six(boxes: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    rows = np.zeros((1, 300, 6), np.float32)
+    rows[0, :, :2] = rng.uniform(20, 40, (300, 2))
+    rows[0, :, 2:4] = rng.uniform(50, 60, (300, 2))
+    rows[0, :, 4] = 0.01
+    rows[0, :2, :5] = boxes
+    rows[0, 2] = (5, 5, 60, 60, 0.95, 17)
+    return rows
+
+
+def yolo26(path: Path) -> Path:
+    return constant_detector(path, {"output0": _rows_of_six(PEOPLE)})
+
+
+def yolo_rtdetr(path: Path) -> Path:
+    rows = _rows_of_six(CENTRES)
+    rows[0, 3:, 2:4] = 4.0  # small boxes: read as corners they are inside out
+    return constant_detector(path, {"output0": rows})
+
+
+def yolo_rtdetr_in_shares(path: Path) -> Path:
+    rows = _rows_of_six(CENTRES)
+    rows[0, 3:, 2:4] = 4.0
+    rows[0, :, :4] /= 64.0
+    return constant_detector(path, {"output0": rows})
+
+
+def nanodet(path: Path) -> Path:
+    cells = [
+        (column * stride, row * stride, stride)
+        for stride in NANODET_STRIDES
+        for row in range(64 // stride)
+        for column in range(64 // stride)
+    ]
+    rows = np.zeros((1, len(cells), 2 + 32), np.float32)
+    rows[0, :, :2] = 0.01
+    for x1, y1, x2, y2, score in PEOPLE:
+        index = cells.index((16, 32, 16)) if score > 0.8 else cells.index((40, 24, 8))
+        x, y, stride = cells[index]
+        rows[0, index, 0] = score
+        for side, pixels in enumerate((x - x1, y - y1, x2 - x, y2 - y)):
+            bins = np.full(8, -50.0, np.float32)  # all weight on the two bins around the distance
+            low = int(pixels // stride)
+            share = pixels / stride - low
+            bins[low] = np.log(max(1.0 - share, 1e-9))
+            if share > 0:
+                bins[low + 1] = np.log(share)
+            rows[0, index, 2 + side * 8 : 10 + side * 8] = bins
+    return constant_detector(path, {"output": rows}, input_name="data")
+
+
+def dfine(path: Path) -> Path:
+    boxes = np.zeros((1, 5, 4), np.float32)
+    boxes[0, :2] = PEOPLE[:, :4] / 64.0
+    boxes[0, 2] = (0.1, 0.1, 0.9, 0.9)
+    labels = np.array([[0, 0, 7, 0, 0]], np.int64)
+    scores = np.array([[0.9, 0.7, 0.95, 0.01, 0.0]], np.float32)
+    return constant_detector(
+        path, {"labels": labels, "boxes": boxes, "scores": scores}, sizes_input=True
+    )
+
+
+def rfdetr(path: Path) -> Path:
+    dets = np.full((1, 6, 4), 0.5, np.float32)
+    dets[0, :2] = CENTRES[:, :4] / 64.0
+    logits = np.full((1, 6, 91), -9.0, np.float32)
+    logits[0, 0, 1] = np.log(0.9 / 0.1)
+    logits[0, 1, 1] = np.log(0.7 / 0.3)
+    logits[0, 2, 3] = 4.0
+    return constant_detector(path, {"dets": dets, "labels": logits}, input_name="input")
+
+
+def omz_ssd(path: Path) -> Path:
+    rows = np.zeros((1, 1, 200, 7), np.float32)
+    rows[0, 0, 0] = (0, 1, 0.9, *(PEOPLE[0, :4] / 64))
+    rows[0, 0, 1] = (0, 1, 0.7, *(PEOPLE[1, :4] / 64))
+    rows[0, 0, 2, 0] = -1  # end of the list
+    rows[0, 0, 3] = (0, 1, 0.99, 0.1, 0.1, 0.9, 0.9)  # left over from an earlier picture
+    return constant_detector(path, {"detection_out": rows}, input_name="data")
+
+
+def omz_boxes(path: Path) -> Path:
+    boxes = np.zeros((100, 5), np.float32)
+    boxes[:2] = PEOPLE
+    return constant_detector(
+        path, {"boxes": boxes, "labels": np.zeros(100, np.int64)}, input_name="image"
+    )
+
+
+FAMILIES: Sequence[tuple[str, Callable[[Path], Path]]] = [
+    ("yolox", yolox),
+    ("yolox-decoded", yolox_decoded),
+    ("ultralytics", ultralytics),
+    ("yolo26", yolo26),
+    ("yolo-rtdetr", yolo_rtdetr),
+    ("yolo-rtdetr", yolo_rtdetr_in_shares),
+    ("nanodet-plus", nanodet),
+    ("dfine", dfine),
+    ("rfdetr", rfdetr),
+    ("omz-ssd", omz_ssd),
+    ("omz-boxes", omz_boxes),
+]
+
+
+@pytest.mark.parametrize(("family", "make"), FAMILIES)
+def test_a_family_is_recognised_and_gives_back_the_people(
+    family: str, make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    path = make(tmp_path / "model.onnx")
+
+    detector = opened(path)
+    found = detector.detect(np.zeros((64, 64, 3), np.uint8))
+
+    assert (detector.family, detector.family_from) == (family, "recognised")
+    np.testing.assert_allclose(found.scores, PEOPLE[:, 4], atol=1e-3)
+    np.testing.assert_allclose(found.boxes, PEOPLE[:, :4], atol=0.05)
+
+
+@pytest.mark.parametrize(("family", "make"), FAMILIES)
+def test_boxes_are_in_pixels_of_a_wide_frame(
+    family: str, make: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    detector = opened(make(tmp_path / "model.onnx"))
+
+    found = detector.detect(np.zeros((128, 256, 3), np.uint8))
+
+    if detector.input.fit == "stretch":
+        expected = PEOPLE[:, :4] * [4, 2, 4, 2]
+    else:  # scaled by 4, the lower half (or the strips above and below) is padding
+        top = 64 if detector.input.fit == "letterbox_centre" else 0
+        expected = np.clip(PEOPLE[:, :4] * 4 - [0, top, 0, top], 0, [256, 128, 256, 128])
+    np.testing.assert_allclose(found.boxes, expected, atol=0.2)
+
+
+def test_nothing_above_the_confidence_gives_no_detections(tmp_path: Path) -> None:
+    path = yolox(tmp_path / "model.onnx")
+
+    found = looked(path, low_confidence=0.95)
+
+    assert (len(found), found.boxes.shape) == (0, (0, 4))
+
+
+def test_overlapping_boxes_are_suppressed_to_the_strongest(tmp_path: Path) -> None:
+    rows = np.zeros((1, 6, 84), np.float32)
+    for column, shift, score in ((3, 0.0, 0.8), (4, 0.5, 0.9), (5, 1.0, 0.6)):
+        rows[0, :5, column] = (20 + shift, 30, 16, 40, score)
+    path = constant_detector(tmp_path / "model.onnx", {"output0": rows})
+
+    found = looked(path)
+
+    np.testing.assert_allclose(found.scores, [0.9])
+
+
+def test_a_box_that_lies_in_the_padding_only_is_no_detection(tmp_path: Path) -> None:
+    rows = np.zeros((1, 6, 84), np.float32)
+    rows[0, :5, 3] = (30, 60, 8, 6, 0.9)
+    path = constant_detector(tmp_path / "model.onnx", {"output0": rows})
+
+    found = opened(path).detect(np.zeros((16, 64, 3), np.uint8))
+
+    assert len(found) == 0
+
+
+def test_the_flag_wins_over_the_card_and_the_card_over_the_values(tmp_path: Path) -> None:
+    path = yolo26(tmp_path / "model.onnx")
+    detector_card(path, family="yolo-rtdetr")
+    model = ModelFile(path, read_card(tmp_path / "model.toml"))
+
+    by_card = open_detector(model, ONE_THREAD, DetectConfig())
+    by_flag = open_detector(model, ONE_THREAD, DetectConfig(family="yolo26"))
+
+    assert (by_card.family, by_card.family_from) == ("yolo-rtdetr", "card")
+    assert (by_flag.family, by_flag.family_from) == ("yolo26", "flag")
+
+
+def test_two_families_that_fit_are_refused_with_both_named(tmp_path: Path) -> None:
+    path = constant_detector(tmp_path / "model.onnx", {"out": np.zeros((1, 300, 6), np.float32)})
+
+    with pytest.raises(FamilyAmbiguous) as refused:
+        opened(path)
+
+    assert refused.value.candidates == ("yolo26", "yolo-rtdetr")
+    assert "could be yolo26 or yolo-rtdetr" in str(refused.value)
+    assert "--detector-family" in str(refused.value)
+
+
+def test_an_output_that_no_family_has_is_refused_with_its_shape(tmp_path: Path) -> None:
+    path = constant_detector(tmp_path / "model.onnx", {"out": np.zeros((1, 1000), np.float32)})
+
+    with pytest.raises(FamilyUnknown, match=r"outputs 1×1000 for an input of 64×64"):
+        opened(path)
+
+
+def test_a_family_that_the_shapes_deny_is_refused(tmp_path: Path) -> None:
+    path = yolo26(tmp_path / "model.onnx")
+
+    with pytest.raises(FamilyUnknown, match="said to be yolox, yet its outputs are 1×300×6"):
+        opened(path, family="yolox")
+
+
+def test_an_unknown_family_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    path = yolox(tmp_path / "model.onnx")
+
+    with pytest.raises(FamilyUnknown, match="no family 'yolo99'; take one of yolox"):
+        opened(path, family="yolo99")
+
+
+def test_class_names_in_the_model_say_which_class_is_people(tmp_path: Path) -> None:
+    columns = np.zeros((1, 7, 84), np.float32)
+    columns[0, :4, 3], columns[0, 6, 3] = CENTRES[0, :4], 0.9
+    columns[0, :5, 50] = (20, 20, 9, 9, 0.99)
+    path = constant_detector(
+        tmp_path / "model.onnx",
+        {"output0": columns},
+        metadata={"names": "{0: 'car', 1: 'dog', 2: 'person'}"},
+    )
+
+    found = looked(path)
+
+    np.testing.assert_allclose(found.boxes, PEOPLE[:1, :4], atol=0.05)
+
+
+def test_a_model_that_knows_no_people_is_refused(tmp_path: Path) -> None:
+    path = constant_detector(
+        tmp_path / "model.onnx",
+        {"output0": np.zeros((1, 6, 84), np.float32)},
+        metadata={"names": "{0: 'car', 1: 'dog'}"},
+    )
+
+    with pytest.raises(WrongKind, match="detects car, dog… and no people"):
+        opened(path)
+
+
+def test_an_embedder_is_no_detector(tmp_path: Path) -> None:
+    path = mean_embedder(tmp_path / "model.onnx")
+
+    with pytest.raises(FamilyUnknown, match="no detector family"):
+        opened(path)
+
+
+def test_bytes_that_are_no_model_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"<html>404</html>")
+
+    with pytest.raises(ModelUnreadable, match="is no ONNX model"):
+        opened(path)
+
+
+def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
+    path = yolox(tmp_path / "model.onnx")
+    path.write_bytes(path.read_bytes()[:-200])
+
+    with pytest.raises(ModelUnreadable, match="check that the file is whole"):
+        opened(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"absent\.onnx"):
+        opened(tmp_path / "absent.onnx")
+
+
+def test_a_file_that_is_not_its_cards_is_refused(tmp_path: Path) -> None:
+    path = yolox(tmp_path / "model.onnx")
+    card = detector_card(path)
+    yolo26(path)
+
+    with pytest.raises(CardMismatch) as refused:
+        open_detector(ModelFile(path, card), ONE_THREAD, DetectConfig())
+
+    assert refused.value.field in ("bytes", "sha256")
+
+
+def test_a_card_of_another_input_size_is_refused(tmp_path: Path) -> None:
+    path = yolox(tmp_path / "model.onnx")
+    card = detector_card(path, input={"height": 416, "width": 416})
+
+    with pytest.raises(CardMismatch, match="takes 64×64 px, its card says 416×416"):
+        open_detector(ModelFile(path, card), ONE_THREAD, DetectConfig())
+
+
+def test_another_golden_output_than_the_cards_is_refused(tmp_path: Path) -> None:
+    path = yolox(tmp_path / "model.onnx")
+    card = detector_card(path, golden={"values": (0.5,) * 16, "tolerance": 0.01})
+
+    with pytest.raises(CardMismatch, match="golden output is off by"):
+        open_detector(ModelFile(path, card), ONE_THREAD, DetectConfig())
+
+
+def test_a_value_that_is_not_finite_is_said_not_used(tmp_path: Path) -> None:
+    columns = np.zeros((1, 6, 84), np.float32)
+    columns[0, :5, 3] = (np.nan, 30, 16, 40, 0.9)
+    detector = opened(constant_detector(tmp_path / "model.onnx", {"output0": columns}))
+
+    with pytest.raises(ModelMisbehaved, match="not finite"):
+        detector.detect(np.zeros((64, 64, 3), np.uint8))
+
+
+def test_a_model_that_gives_its_picture_back_is_no_detector(tmp_path: Path) -> None:
+    path = echo_detector(tmp_path / "model.onnx")
+
+    with pytest.raises(FamilyUnknown, match="1×3×64×64"):
+        opened(path)
+
+
+@pytest.mark.shared
+def test_yolox_nano_is_recognised_without_its_card(shared_dir: Path) -> None:
+    detector = open_detector(
+        ModelFile(shared_dir / "models" / "yolox_nano.onnx", None), ONE_THREAD, DetectConfig()
+    )
+
+    assert (detector.family, detector.input.height) == ("yolox", 416)
