@@ -133,9 +133,7 @@ def embedder_card(path: Path, *, space_id: str = "space-a", **changes: object) -
     }
     draft = Card.model_validate({**fields, **changes})
     if "golden" not in changes:
-        rough = open_embedder(
-            ModelFile(path, draft), ONE_THREAD, EmbedConfig(), verify=False
-        )
+        rough = open_embedder(ModelFile(path, draft), ONE_THREAD, EmbedConfig(), verify=False)
         row = golden_row(rough, seed=1)
         values = tuple(float(value) for value in golden_values("embedder", [row]))
         draft = draft.model_copy(update={"golden": Golden(values=values, tolerance=1e-3)})
@@ -193,9 +191,7 @@ def yolox_rows(
     for cx, cy, w, h, score in people:
         stride = 16.0
         cell = np.flatnonzero(
-            (grid[:, 2] == stride)
-            & (grid[:, 0] == cx // stride)
-            & (grid[:, 1] == cy // stride)
+            (grid[:, 2] == stride) & (grid[:, 0] == cx // stride) & (grid[:, 1] == cy // stride)
         )[0]
         if raw:
             box = [
