@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -39,22 +40,25 @@ from edge.shots import CropBudget
 from edge.sighting import SightingBuilder
 from edge.sources.camera import CameraEvent, CameraState, EventKind
 from edge.sources.reconnect import CameraThread
-from edge.sources.sample import sample_sources
 from edge.spool import Spool
 from edge.spool_errors import SpoolError
 from edge.status import BoxStatus, DeliverySnapshot, readiness, registry_for
 from edge.summary import print_summary
 from edge.track.motfile import MotFile, path_for
 from edge.types import Frame, Tracklet
-from edge.uplink import Uplink
+from edge.uplink import Uplink, tls_files
+from edge.uplink_messages import BoxIdentity
 from reid import SOFTWARE, logs
 from reid.clock import SystemClock
 from reid.model_errors import ModelError
-from reid.tls import TlsError
+from reid.tls import TlsError, is_loopback, require_safe
 from reid.web import WebError, WebServer, parse_address, status_routes
 
 # Files can wait for the spool's writer; live cameras wait for nobody.
 _FILE_PATIENCE_S = 30.0
+# Where the image expects certificates; the data folder's own come first.
+_IMAGE_TLS_DIR = Path("/etc/edge-reid/tls")
+_STREET = "synth://street?cameras=2&people=8&seed=1&frames=600"
 _BAD_EVENTS = {EventKind.OFFLINE, EventKind.DAMAGED, EventKind.FAILED, EventKind.RESIZED}
 
 log = structlog.get_logger("edge")
@@ -104,13 +108,32 @@ def sources_of(config: Config, *, sample: bool) -> tuple[SourceConfig, ...]:
     """
     sources = config.sources
     if sample:
-        sources = (*sources, *sample_sources(config.data_dir / "sample"))
+        sources = (*sources, *_sample(config))
     if not sources:
         raise CannotStart(
             ExitCode.USAGE,
             "no camera given; add --rtsp URL or --source NAME=URL, or take --sample for a look",
         )
     return sources
+
+
+def _sample(config: Config) -> tuple[SourceConfig, ...]:
+    """A public clip, or the rendered street where none can be had."""
+    # imported late: only a first look needs it
+    from edge.sources.sample import fetch_sample
+
+    clip = fetch_sample(config.data_dir.parent / "sample", progress=_progress)
+    if clip is not None:
+        return (SourceConfig(name="sample", url=str(clip)),)
+    log.warning("no public sample clip can be had here; watching our rendered street instead")
+    return tuple(
+        SourceConfig(name=f"street-{camera}", url=f"{_STREET}&camera={camera}")
+        for camera in range(2)
+    )
+
+
+def _progress(text: str) -> None:
+    log.info(text)
 
 
 class _Box:
@@ -122,6 +145,7 @@ class _Box:
         self._clock = SystemClock()
         self._told_to_stop = threading.Event()
         self._fault: tuple[str, BaseException] | None = None
+        self._sizes: dict[str, tuple[int, int]] = {}
         with refusals():
             self._sources = sources_of(config, sample=sample)
             self._status = BoxStatus([source.name for source in self._sources])
@@ -193,7 +217,39 @@ class _Box:
         self._stack.callback(server.stop)
 
     def _make_uplink(self) -> Uplink:
-        raise NotImplementedError
+        uplink = self._config.uplink.model_copy(update={"matchers": self._addresses})
+        tls_dir = self._config.data_dir / "tls"
+        if not tls_dir.is_dir():
+            tls_dir = _IMAGE_TLS_DIR
+        for address in uplink.matchers:
+            require_safe(
+                address,
+                tls_files(uplink.tls, tls_dir, address),
+                insecure=uplink.tls.insecure,
+                flags="--tls-ca, --tls-cert and --tls-key",
+            )
+            if uplink.tls.insecure and not is_loopback(address):
+                text = f"embeddings travel to {address} in plain text (--insecure)"
+                log.warning(text)
+                self._status.warn("insecure", text)
+        return Uplink(
+            config=uplink,
+            outbox=self._spool,
+            identity=self._identity,
+            clock=self._clock,
+            tls_dir=tls_dir,
+            on_fault=self._thread_died,
+        )
+
+    def _identity(self) -> BoxIdentity:
+        """Who we are, for Hello; frame sizes once they are known."""
+        return BoxIdentity(
+            edge_id=self._edge_id,
+            site=self._config.site,
+            software=SOFTWARE,
+            cameras={source.name: self._sizes.get(source.name, (0, 0)) for source in self._sources},
+            spaces={e.space_id: (e.dimension, (e.variant_id,)) for e in self._models.embedders()},
+        )
 
     def _make_camera(self, source: SourceConfig) -> CameraThread:
         return CameraThread(
@@ -236,6 +292,7 @@ class _Box:
         self._spool.put(new, timeout_s=0.0 if live else _FILE_PATIENCE_S)
 
     def _observe(self, frame: Frame, analysed: Analysed) -> None:
+        self._sizes[frame.camera] = (frame.width, frame.height)
         if self._preview is not None:
             self._preview.show(frame, analysed.step)
 
@@ -267,7 +324,27 @@ class _Box:
         }
 
     def _read_delivery(self) -> DeliverySnapshot:
-        raise NotImplementedError
+        spool, uplink = self._spool.counters(), self._uplink.status()
+        latencies = self._spool.latencies_ms()
+        self._status.capture_to_spool.replace(latencies["capture_to_spool"])
+        self._status.capture_to_ack.replace(latencies["capture_to_ack"])
+        self._status.warn("spool", spool.degraded or None)
+        return DeliverySnapshot(
+            committed=spool.committed,
+            acked=spool.acked,
+            superseded=spool.superseded,
+            skipped=dict(spool.skipped),
+            lost_before_spool=spool.lost_before_spool,
+            waiting=spool.backlog,
+            spool_bytes=spool.bytes,
+            lag_s=spool.lag_s,
+            connected=uplink.connected,
+            address=uplink.address,
+            problem=uplink.refused or uplink.last_error or None,
+            refused=bool(uplink.refused),
+            wire_out=uplink.bytes_out,
+            dead_letters=spool.dead_letters,
+        )
 
     # -- run and end -------------------------------------------------------------------------------
 
@@ -311,7 +388,7 @@ class _Box:
                     break
                 return _ALL_READ
             if not self._uplink.alive():
-                self._thread_died("uplink", self._uplink.fault or RuntimeError("it ended"))
+                self._thread_died("uplink", RuntimeError("it ended without a word"))
                 break
             if self._matcher is not None and self._matcher.died:
                 self._status.warn("embedded", "the embedded matcher has ended")

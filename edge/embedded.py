@@ -54,7 +54,7 @@ class EmbeddedMatcher:
                 [
                     *(sys.executable, "-m", "matcher.cli", "serve", "--listen", "127.0.0.1:0"),
                     *("--data-dir", str(self._data_dir), "--ready-file", str(ready)),
-                    *("--metrics", "off", "--exit-with-parent"),
+                    *("--metrics", "", "--exit-with-parent"),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=sink,

@@ -202,8 +202,8 @@ class CameraPipeline:
         if not candidates:
             return []
         vectors = embeddings(np.stack([candidate.box for candidate in candidates]))
-        made = np.isfinite(vectors).all(axis=1)
-        taken = [candidate for candidate, ok in zip(candidates, made, strict=True) if ok]
+        made = np.flatnonzero(np.isfinite(vectors).all(axis=1))
+        taken = [candidates[i] for i in made]
         vectors = vectors[made]
         self._selector.embedded(taken, frame.captured.seconds)
         main, *others = self._models.embedders()

@@ -38,6 +38,10 @@ class Latencies:
         """Count one; appending to a bounded deque is atomic."""
         self._values.append(milliseconds)
 
+    def replace(self, milliseconds: list[float]) -> None:
+        """Take over durations that another part keeps."""
+        self._values = deque(milliseconds, maxlen=_LATENCIES_KEPT)
+
     def percentiles(self) -> dict[str, float] | None:
         """p50, p95 and p99 of what is kept, or None where nothing was counted."""
         values = list(self._values)
@@ -159,11 +163,12 @@ class BoxStatus:
     def snapshot(self) -> Snapshot:
         """Everything, now."""
         now_s = time.monotonic()
+        delivery = self.read_delivery()  # first: it brings latencies and warnings up to date
         with self._lock:
             warnings = tuple(self._warnings[name] for name in sorted(self._warnings))
         return Snapshot(
             cameras={name: self._camera(name, now_s) for name in self.counts},
-            delivery=self.read_delivery(),
+            delivery=delivery,
             latencies={
                 "detect": self.detect.percentiles(),
                 "embed": self.embed.percentiles(),
