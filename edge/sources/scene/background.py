@@ -233,9 +233,7 @@ def _draw_solid(
     mask[y1:y2, x1:x2][hit] = 255
 
 
-def _draw_leaves(
-    camera: Camera, prop: Prop, sun: Array, colour: Floats, mask: Mask
-) -> None:
+def _draw_leaves(camera: Camera, prop: Prop, sun: Array, colour: Floats, mask: Mask) -> None:
     """Leaves as small discs, far ones first, lighter towards the sun."""
     pixels, ahead = camera.project(prop.leaves)
     middle = prop.leaves.mean(axis=0)

@@ -7,7 +7,7 @@ rest pose (arms hanging); cloth is the same kind of tube, wider.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -39,6 +39,16 @@ class Patch:
     weights: Floats | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Points:
+    """Points of one surface: places and normals (n, 3), tone (n,) and tilt (n, 3) of the cloth."""
+
+    places: Array
+    normals: Floats
+    tone: Floats
+    tilt: Floats
+
+
 class Tailor:
     """Builds the patches of one person."""
 
@@ -68,9 +78,10 @@ class Tailor:
             looks.skin, gait.HEAD, 0.0, shade=0.8,
         )  # fmt: skip
         middle = np.array([0.018, 0.0, neck + 0.157])
-        points, normals = self._sample(_ellipsoid(middle, (0.098, 0.076, 0.118)))
-        way = (points - middle) / np.array([0.098, 0.076, 0.118])
-        colours = np.tile(np.array(looks.skin, np.float64), (len(points), 1))
+        size = np.array([0.098, 0.076, 0.118])
+        skin = self._sample(_ellipsoid(middle, size))
+        way = (skin.places - middle) / size
+        colours = np.tile(np.array(looks.skin, np.float64), (len(way), 1))
         for side in (-1, 1):
             eye = np.linalg.norm((way - [0.88, side * 0.40, 0.10]) * [1, 1, 1.6], axis=1) < 0.15
             brow = np.linalg.norm((way - [0.86, side * 0.42, 0.30]) * [1, 0.7, 2.5], axis=1) < 0.17
@@ -79,8 +90,8 @@ class Tailor:
         mouth = np.linalg.norm((way - [0.88, 0.0, -0.48]) * [1, 0.8, 3.2], axis=1) < 0.2
         colours[mouth] *= [0.62, 0.6, 0.82]
         colours[way[:, 2] < -0.72] *= 0.8
-        self._add(points, normals, colours, (gait.HEAD,))
-        nose = _ellipsoid(middle + [0.10, 0, -0.012], (0.022, 0.014, 0.024))
+        self._add(skin, colours, (gait.HEAD,))
+        nose = _ellipsoid(middle + np.array([0.10, 0, -0.012]), (0.022, 0.014, 0.024))
         self._plain(nose, looks.skin, gait.HEAD, 1.03)
         if looks.hairdo != "bald" and looks.headwear != "hood":
             self._hair(middle)
@@ -89,19 +100,14 @@ class Tailor:
     def _hair(self, middle: Array) -> None:
         looks = self._looks
         size = np.array([0.110, 0.087, 0.126])
-        points, normals = self._sample(_ellipsoid(middle + [-0.008, 0, 0.008], size))
-        way = (points - middle) / size
+        hair = self._sample(_ellipsoid(middle + np.array([-0.008, 0, 0.008]), size))
+        way = (hair.places - middle) / size
         line = 0.42 - 1.15 * np.clip(-way[:, 0] + 0.25, 0, 0.9)
         if looks.hairdo == "long":
             line = np.where(way[:, 0] < 0.35, -0.9, line)
         keep = way[:, 2] > line + 0.05 * np.sin(way[:, 1] * 17)
         streak = 1 + 0.16 * np.sin(way[:, 1] * 37 + 3 * way[:, 0])
-        self._add(
-            points[keep],
-            normals[keep],
-            (np.array(looks.hair) * streak[:, None])[keep],
-            (gait.HEAD,),
-        )
+        self._add(hair, np.array(looks.hair) * streak[:, None], (gait.HEAD,), keep=keep)
         if looks.hairdo == "long":
             low = gait.NECK_Z - 0.10
             self._tube(
@@ -109,28 +115,29 @@ class Tailor:
                     (low, 0.035, 0.085, -0.085), (low + 0.08, 0.045, 0.098, -0.08),
                     (low + 0.22, 0.06, 0.092, -0.05), (low + 0.28, 0.07, 0.085, -0.04),
                 ],
-                looks.hair, gait.HEAD, 0.0, folds=0.25, closed=True,
+                looks.hair, gait.HEAD, 0.0, folds=0.25,
             )  # fmt: skip
         if looks.hairdo == "bun":
-            self._plain(_ellipsoid(middle + [-0.125, 0, 0.06], (0.05, 0.055, 0.05)), looks.hair, gait.HEAD)
+            bun = _ellipsoid(middle + np.array([-0.125, 0, 0.06]), (0.05, 0.055, 0.05))
+            self._plain(bun, looks.hair, gait.HEAD)
 
     def _headwear(self, middle: Array) -> None:
         looks = self._looks
         if looks.headwear == "none":
             return
         size = np.array([0.118, 0.094, 0.132])
-        points, normals = self._sample(_ellipsoid(middle + [-0.006, 0, 0.006], size))
-        way = (points - middle) / size
+        cloth = self._sample(_ellipsoid(middle + np.array([-0.006, 0, 0.006]), size))
+        way = (cloth.places - middle) / size
         colour = looks.top_colour if looks.headwear == "hood" else looks.head_colour
         if looks.headwear == "hood":
             keep = (way[:, 0] < 0.42) | (way[:, 2] > 0.72)
         else:
             keep = way[:, 2] > (0.18 if looks.headwear == "beanie" else 0.3)
         rib = 1 + (0.1 * np.sin(way[:, 1] * 40) if looks.headwear == "beanie" else 0.0)
-        shades = np.array(colour) * (np.ones(len(points)) * rib)[:, None]
-        self._add(points[keep], normals[keep], shades[keep], (gait.HEAD,))
+        shades = np.array(colour) * (np.ones(len(way)) * rib)[:, None]
+        self._add(cloth, shades, (gait.HEAD,), keep=keep)
         if looks.headwear == "cap":
-            peak = _ellipsoid(middle + [0.125, 0, 0.046], (0.075, 0.07, 0.010))
+            peak = _ellipsoid(middle + np.array([0.125, 0, 0.046]), (0.075, 0.07, 0.010))
             self._plain(peak, looks.head_colour, gait.HEAD, 0.8)
 
     def _torso(self) -> None:
@@ -152,12 +159,14 @@ class Tailor:
             (gait.HIP_Z + 0.09, 0.112, 0.155, -0.004), (gait.HIP_Z + 0.15, 0.106, 0.150, 0.0),
         ]  # fmt: skip
         loose = (gait.PELVIS, gait.THIGH, gait.THIGH + 1)
-        self._cloth(_wider(hips, wide, 0.004), loose, looks.bottom_colour)
+        self._cloth(
+            _wider(hips[:2] if covers_hips else hips, wide, 0.004), loose, looks.bottom_colour
+        )
         if covers_hips:
             hem = gait.HIP_Z + (-0.09 if looks.top in ("jacket", "shirt") else -0.02)
             shirt = [
                 (hem, 0.128, 0.172, -0.010), (gait.HIP_Z + 0.06, 0.122, 0.165, -0.008),
-                (gait.WAIST_Z + 0.03, 0.113, 0.153, 0.0),
+                (gait.WAIST_Z + 0.05, 0.113, 0.153, 0.0),
             ]  # fmt: skip
             self._cloth(_wider(shirt, wide, ease + 0.006), loose, lower, patterned=True)
         if looks.top == "coat":
@@ -202,18 +211,19 @@ class Tailor:
         hem = 0.055 if looks.bottom in ("trousers", "jeans") else 0.07
         loose = slack * 1.4
         shank: list[Station] = [
-            (hem, 0.041 + loose, 0.040 + loose, -0.004), (0.16, 0.041 + loose, 0.040 + loose, -0.006),
+            (hem, 0.041 + loose, 0.040 + loose, -0.004),
+            (0.16, 0.041 + loose, 0.040 + loose, -0.006),
             (gait.KNEE_Z - 0.13, 0.057 + loose / 2, 0.053 + loose / 2, -0.014),
             (gait.KNEE_Z, 0.055 + slack, 0.054 + slack, 0.0),
             (gait.KNEE_Z + 0.05, 0.050 + slack, 0.050 + slack, 0.004),
         ]  # fmt: skip
         self._cloth(_wider(shank, wide, 0.0), (gait.SHANK + side,), colour, y=at)
         shoe = _ellipsoid(np.array([0.055, at, 0.042]), (0.142, 0.047, 0.046))
-        points, normals = self._sample(shoe)
-        flat = np.maximum(points[:, 2], 0.002)
-        points[:, 2] = np.where(points[:, 0] > 0.06, np.minimum(flat, 0.075), flat)
-        shades = np.array(looks.shoes) * np.where(points[:, 2:3] < 0.022, 0.6, 1.0)
-        self._add(points, normals, shades, (gait.FOOT + side,))
+        leather = self._sample(shoe)
+        up = leather.places[:, 2]
+        up[:] = np.clip(up, 0.002, np.where(leather.places[:, 0] > 0.06, 0.075, 1.0))
+        shades = np.array(looks.shoes) * np.where(up[:, None] < 0.022, 0.6, 1.0)
+        self._add(leather, shades, (gait.FOOT + side,))
         heel = [(0.03, 0.044, 0.040, -0.02), (0.125, 0.043, 0.042, -0.005)]
         self._cloth(heel, (gait.FOOT + side,), looks.shoes, y=at)
 
@@ -225,7 +235,8 @@ class Tailor:
         sleeve = looks.skin if looks.top == "vest" else looks.top_colour
         upper: list[Station] = [
             (gait.ELBOW_Z - 0.02, 0.040, 0.038, 0.0), (gait.ELBOW_Z + 0.12, 0.047, 0.043, 0.0),
-            (gait.SHOULDER_Z - 0.06, 0.055, 0.048, 0.0), (gait.SHOULDER_Z - 0.015, 0.048, 0.038, 0.0),
+            (gait.SHOULDER_Z - 0.06, 0.055, 0.048, 0.0),
+            (gait.SHOULDER_Z - 0.015, 0.048, 0.038, 0.0),
             (gait.SHOULDER_Z + 0.012, 0.012, 0.010, 0.0),
         ]  # fmt: skip
         short = looks.top in ("tshirt", "dress")
@@ -270,36 +281,39 @@ class Tailor:
 
     def _tube(
         self, stations: Sequence[Station], colour: Colour, bone: int, y: float,
-        *, shade: float = 1.0, folds: float = 0.05, closed: bool = False,
+        *, shade: float = 1.0, folds: float = 0.05,
     ) -> None:  # fmt: skip
-        del closed  # ends are inside other parts or too small to be seen
         self._plain(_ellipses(stations, y), colour, bone, shade, folds)
 
     def _plain(
         self, grid: Array, colour: Colour, bone: int, shade: float = 1.0, folds: float = 0.04
     ) -> None:
-        points, normals = self._sample(grid)
-        noise = self._noise(points, 0.05) * folds
-        self._add(points, normals, np.array(colour) * shade * (1 + noise)[:, None], (bone,))
+        points = self._sample(grid)
+        tones = np.array(colour) * shade * (1 + folds * points.tone)[:, None]
+        self._add(points, tones, (bone,))
 
     def _cloth(
         self, stations: Sequence[Station], bones: tuple[int, ...], colour: Colour,
         *, y: float = 0.0, patterned: bool = False,
     ) -> None:  # fmt: skip
-        points, normals = self._sample(_ellipses(stations, y))
-        colours = np.tile(np.array(colour, np.float64), (len(points), 1))
+        points = self._sample(_ellipses(stations, y))
+        places = points.places
+        colours = np.tile(np.array(colour, np.float64), (len(places), 1))
         if patterned:
-            colours = self._pattern(points, colours)
-        folds = self._noise(points, 0.045) * 0.07 + self._noise(points, 0.015) * 0.035
-        tilt = np.stack([self._noise(points, 0.05) for _ in range(3)], axis=1) * 0.28
-        normals = normals + tilt
+            colours = self._pattern(places, colours)
+        normals = points.normals + 0.2 * points.tilt
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
         weights = None
         if len(bones) == 3:  # a skirt: pelvis above, thighs below, blended across the middle
-            below = np.clip((gait.HIP_Z + 0.02 - points[:, 2]) / 0.3, 0, 1) * 0.85
-            left = 1 / (1 + np.exp(-points[:, 1] / 0.05))
+            below = np.clip((gait.HIP_Z + 0.02 - places[:, 2]) / 0.3, 0, 1) * 0.85
+            left = 1 / (1 + np.exp(-places[:, 1] / 0.05))
             weights = np.stack([1 - below, below * left, below * (1 - left)], axis=1)
-        self._add(points, normals, colours * (1 + folds)[:, None], bones, weights)
+        self._add(
+            replace(points, normals=normals),
+            colours * (1 + 0.06 * points.tone)[:, None],
+            bones,
+            weights,
+        )
 
     def _pattern(self, points: Array, colours: Array) -> Array:
         looks = self._looks
@@ -318,17 +332,9 @@ class Tailor:
             return colours
         return np.where(mask[:, None], second, colours)
 
-    def _noise(self, points: Array, scale: float) -> Array:
-        """Smooth noise of unit spread in space: random waves of about this length, metres."""
-        waves = self._rng.normal(0, 1.0 / scale / 2, (3, 7))
-        starts = self._rng.uniform(0, 2 * np.pi, 7)
-        return np.asarray(np.sin(points @ waves + starts).mean(axis=1) * 1.9)
-
-    def _sample(self, grid: Array) -> tuple[Array, Array]:
-        """Evenly spread points on a grid of a surface (rows, columns, 3), with normals."""
-        du = np.diff(grid, axis=1)
-        dv = np.diff(grid, axis=0)
-        across = np.cross(du[:-1], dv[:, :-1])
+    def _sample(self, grid: Array) -> _Points:
+        """Evenly spread points on a grid of a surface (rows, columns, 3)."""
+        across = np.cross(np.diff(grid, axis=1)[:-1], np.diff(grid, axis=0)[:, :-1])
         area = np.linalg.norm(across, axis=2)
         # neighbours in the list are neighbours on the surface, so strata are compact
         order = np.arange(area.size).reshape(area.shape)
@@ -337,46 +343,57 @@ class Tailor:
         count = max(int(total[-1] * self._density), 12)
         at = (np.arange(count) + self._rng.random(count)) / count * total[-1]
         cells = order.ravel()[np.minimum(np.searchsorted(total, at), area.size - 1)]
-        row, column = cells // area.shape[1], cells % area.shape[1]
-        a, b = self._rng.random((2, count, 1))
-        points = (
-            grid[row, column] * (1 - a) * (1 - b)
-            + grid[row, column + 1] * a * (1 - b)
-            + grid[row + 1, column] * (1 - a) * b
-            + grid[row + 1, column + 1] * a * b
-        )
-        # normals at grid corners, then blended: facets would show
-        faces = np.concatenate([across[:, -1:], across], axis=1)
-        corner = (faces[:, :-1] + faces[:, 1:]) / 2
-        corner = np.concatenate([corner, corner[:, :1]], axis=1)
-        corner = np.concatenate([corner[:1], corner], axis=0)
-        corner[1:-1] = (corner[1:-1] + corner[2:]) / 2
-        normals = (
-            corner[row, column] * (1 - a) * (1 - b)
-            + corner[row, column + 1] * a * (1 - b)
-            + corner[row + 1, column] * (1 - a) * b
-            + corner[row + 1, column + 1] * a * b
-        )
+        corners = np.concatenate([grid, _corner_normals(across), self._wrinkles(grid)], axis=2)
+        width = grid.shape[1]
+        first = cells // area.shape[1] * width + cells % area.shape[1]
+        table = corners.reshape(-1, corners.shape[2]).astype(np.float32)
+        a, b = self._rng.random((2, count, 1)).astype(np.float32)
+        low = table.take(first, axis=0) * (1 - a) + table.take(first + 1, axis=0) * a
+        high = table.take(first + width, axis=0) * (1 - a)
+        high += table.take(first + width + 1, axis=0) * a
+        rows = low * (1 - b) + high * b
+        normals = rows[:, 3:6]
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        return points, normals
+        return _Points(rows[:, :3].astype(np.float64), normals, rows[:, 6], rows[:, 7:10])
+
+    def _wrinkles(self, grid: Array) -> Array:
+        """Per corner: a tone of about unit spread, and how the cloth tilts (x, y, z)."""
+        rows, columns = grid.shape[:2]
+        noise = self._rng.normal(0, 1, (rows, columns, 4)).astype(np.float32)
+        noise = np.concatenate([noise] * 3, axis=1)  # the seam closes
+        soft = cv2.GaussianBlur(noise, (0, 0), 1.6)[:, columns : 2 * columns]
+        fine = noise[:, columns : 2 * columns, :1]
+        soft /= max(float(soft.std()), 1e-6)
+        return np.concatenate([soft[:, :, :1] * 0.9 + fine * 0.3, soft[:, :, 1:]], axis=2)
 
     def _add(
         self,
-        points: Array,
-        normals: Array,
+        points: _Points,
         colours: Array,
         bones: tuple[int, ...],
         weights: Array | None = None,
+        *,
+        keep: npt.NDArray[np.bool_] | None = None,
     ) -> None:
+        chosen = slice(None) if keep is None else keep
         self._patches.append(
             Patch(
-                points.astype(np.float32),
-                normals.astype(np.float32),
-                np.clip(colours, 0, 255).astype(np.float32),
+                points.places[chosen].astype(np.float32),
+                points.normals[chosen].astype(np.float32),
+                np.clip(colours[chosen], 0, 255).astype(np.float32),
                 bones,
                 None if weights is None else weights.astype(np.float32),
             )
         )
+
+
+def _corner_normals(across: Array) -> Array:
+    """Normals of cells, blended at the grid's corners, or facets would show; columns close."""
+    faces = np.concatenate([across[:, -1:], across], axis=1)
+    corners = (faces[:, :-1] + faces[:, 1:]) / 2
+    corners = np.concatenate([corners, corners[:, :1]], axis=1)
+    corners = np.concatenate([corners[:1], corners, corners[-1:]], axis=0)
+    return np.asarray((corners[:-1] + corners[1:]) / 2)
 
 
 def _wider(stations: Sequence[Station], wide: float, ease: float) -> list[Station]:
@@ -390,22 +407,23 @@ def _ellipses(stations: Sequence[Station], y: float) -> Array:
     heights = np.linspace(given[0, 0], given[-1, 0], rows)
     rx, ry, mid = (np.interp(heights, given[:, 0], given[:, k]) for k in (1, 2, 3))
     if rows > 6:  # round the corners between stations
-        smooth = [cv2.GaussianBlur(one.reshape(-1, 1), (1, 5), 1.2).ravel() for one in (rx, ry, mid)]
-        rx, ry, mid = smooth
+        rx, ry, mid = (
+            cv2.GaussianBlur(one.reshape(-1, 1), (1, 5), 1.2).ravel() for one in (rx, ry, mid)
+        )
     turn = np.linspace(0, 2 * np.pi, AROUND + 1)
     x = mid[:, None] + rx[:, None] * np.cos(turn)
     across = y + ry[:, None] * np.sin(turn)
     return np.stack([x, across, np.repeat(heights[:, None], AROUND + 1, axis=1)], axis=2)
 
 
-def _ellipsoid(middle: Array, size: tuple[float, float, float]) -> Array:
+def _ellipsoid(middle: Array, size: Sequence[float] | Array) -> Array:
     turn = np.linspace(0, 2 * np.pi, AROUND + 1)
     rise = np.linspace(-np.pi / 2, np.pi / 2, 16)[:, None]
     ball = [np.cos(rise) * np.cos(turn), np.cos(rise) * np.sin(turn), np.sin(rise) + 0 * turn]
-    return np.stack(ball, axis=2) * np.array(size) + middle
+    return np.asarray(np.stack(ball, axis=2) * np.array(size) + middle)
 
 
 def _block(middle: Array, size: tuple[float, float, float]) -> Array:
     """A box with round edges: a superellipsoid."""
     ball = _ellipsoid(np.zeros(3), (1.0, 1.0, 1.0))
-    return np.sign(ball) * np.abs(ball) ** 0.45 * np.array(size) + middle
+    return np.asarray(np.sign(ball) * np.abs(ball) ** 0.45 * np.array(size) + middle)

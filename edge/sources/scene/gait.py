@@ -73,9 +73,7 @@ def pose(phase: float | None, *, swing: float = 1.0, still_arm: int = -1) -> tup
         shoulder, elbow = _arm(share, swing, still_arm == side)
         upper = _about_x(outward * 2.2) @ _about_y(-shoulder)
         fore = _about_x(outward * 0.6) @ _about_y(-(shoulder + elbow))
-        origins[UPPER_ARM + side] = origins[CHEST] + chest @ (
-            REST[UPPER_ARM + side] - REST[CHEST]
-        )
+        origins[UPPER_ARM + side] = origins[CHEST] + chest @ (REST[UPPER_ARM + side] - REST[CHEST])
         origins[FOREARM + side] = origins[UPPER_ARM + side] + upper @ np.array(
             [0, 0, ELBOW_Z - SHOULDER_Z]
         )

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from edge.types import Image
-
-Array = npt.NDArray[np.float64]
 
 NOISE_TILES = 6
 NOISE_MARGIN = 64  # a tile is larger than the picture by this much and is shifted at random
@@ -41,7 +38,7 @@ class Mood:
 
 
 MOODS = {
-    "day": Mood(1.04, (1.0, 1.0, 1.0), 0.85, 2.4, 0.13),
+    "day": Mood(1.03, (1.0, 1.0, 1.0), 0.85, 2.4, 0.13),
     "overcast": Mood(0.92, (1.05, 1.0, 0.97), 0.15, 2.6, 0.08),
     "dusk": Mood(0.62, (0.92, 0.94, 1.08), 0.30, 4.5, 0.08),
     "night": Mood(0.42, (0.78, 0.92, 1.08), 0.20, 7.0, 0.03),
@@ -70,23 +67,21 @@ class Sensor:
         quick = np.sin(2 * np.pi * seconds / 19.0 + 2.3 * self._phase)
         return float(self._mood.gain * (1 + self._mood.swing * (0.75 * slow + 0.25 * quick)))
 
-    def expose(self, picture: Image, seconds: float, index: int) -> Image:
-        """Apply light, colour and noise; `picture` is changed."""
-        gain = self.brightness(seconds)
-        levels = np.arange(256, dtype=np.float64)
+    def tone(self, picture: Image) -> Image:
+        """Colour of the light, once for what is drawn once: linear, so cut-outs may come too."""
         if self._mood.grey:
             plain = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-            picture = np.asarray(cv2.cvtColor(plain, cv2.COLOR_GRAY2BGR), np.uint8)
-        table = np.stack([_soft(levels * gain * tint) for tint in self._mood.tint], axis=1)
-        exposed = cv2.LUT(picture, table.reshape(1, 256, 3).astype(np.uint8))
+            return np.asarray(cv2.cvtColor(plain, cv2.COLOR_GRAY2BGR), np.uint8)
+        if self._mood.tint == (1.0, 1.0, 1.0):
+            return picture
+        return np.clip(picture * np.array(self._mood.tint), 0, 255).astype(np.uint8)
+
+    def expose(self, picture: Image, seconds: float, index: int) -> Image:
+        """Apply brightness and noise; `picture` is changed."""
         draw = np.random.default_rng([self._seed, index])
         tile = self._tiles[int(draw.integers(NOISE_TILES))]
         x, y = (int(part) for part in draw.integers(0, NOISE_MARGIN, 2))
         height, width = picture.shape[:2]
         noise = tile[y : y + height, x : x + width]
-        return np.asarray(cv2.addWeighted(exposed, 1.0, noise, 1.0, -128.0, dst=exposed), np.uint8)
-
-
-def _soft(levels: Array) -> Array:
-    """Highlights roll off instead of clipping."""
-    return np.where(levels < 200, levels, 200 + 55 * (1 - np.exp(-(levels - 200) / 55)))
+        gain = self.brightness(seconds)
+        return np.asarray(cv2.addWeighted(picture, gain, noise, 1.0, -128.0, dst=picture), np.uint8)

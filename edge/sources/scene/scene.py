@@ -72,7 +72,8 @@ class _View:
         self.sensor = sensor
         self.sun_world = sun
         self.contrast = contrast
-        self.figures = FigureCache(FIGURE_BYTES)
+        self.figures = FigureCache(FIGURE_BYTES, sensor.tone)
+        self.empty = sensor.tone(background.picture)
         right, down, forward = camera.axes
         self.sun_seen = np.array([sun @ right, -(sun @ down), -(sun @ forward)])
         self.last: tuple[int, list[_Layer], list[tuple[Standing, Sprite, Array]]] | None = None
@@ -95,7 +96,9 @@ class SynthScene:
         around = float(rng.uniform(0, 2 * np.pi))
         high = float(rng.uniform(38, 60))
         flat = np.cos(np.radians(high))
-        self._sun = np.array([flat * np.cos(around), flat * np.sin(around), np.sin(np.radians(high))])
+        self._sun = np.array(
+            [flat * np.cos(around), flat * np.sin(around), np.sin(np.radians(high))]
+        )
         self._cameras = choose_cameras(
             rng,
             count=params.cameras,
@@ -131,7 +134,7 @@ class SynthScene:
         """
         view = self._view(camera, index)
         layers, shadows = self._layers(view, index)
-        picture = view.background.picture.copy()
+        picture = view.empty.copy()
         for standing, sprite, shape in shadows:
             _draw_shadow(view, picture, standing, sprite, shape)
         for layer in layers:

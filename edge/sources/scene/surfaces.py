@@ -115,9 +115,7 @@ def _ground(rng: np.random.Generator, street: Street) -> Floats:
     return np.clip(picture, 5, 250)
 
 
-def _markings(
-    rng: np.random.Generator, picture: Floats, low: int, high: int, scale: float
-) -> None:
+def _markings(rng: np.random.Generator, picture: Floats, low: int, high: int, scale: float) -> None:
     width = picture.shape[1]
     white = (205.0, 208.0, 208.0)
     if rng.random() < 0.7:
@@ -189,9 +187,13 @@ def _house(rng: np.random.Generator, piece: Floats, doors: list[float]) -> None:
             continue
         if shop:
             sill = height - int(0.6 * scale)
-            _window(rng, piece, middle, sill - int(2.0 * scale), int(0.85 * scale), int(2.0 * scale))
+            _window(
+                rng, piece, middle, sill - int(2.0 * scale), int(0.85 * scale), int(2.0 * scale)
+            )
         else:
-            _window(rng, piece, middle, height - int(2.5 * scale), int(0.5 * scale), int(1.45 * scale))
+            _window(
+                rng, piece, middle, height - int(2.5 * scale), int(0.5 * scale), int(1.45 * scale)
+            )
     if shop:
         sign = rng.uniform(30, 200, 3)
         top = ground_top + 8
@@ -202,7 +204,10 @@ def _house(rng: np.random.Generator, piece: Floats, doors: list[float]) -> None:
         ink = np.zeros((bottom - top, width), np.uint8)  # putText draws on bytes only
         cv2.putText(ink, text, (int(width * 0.2), bottom - top - 6), FONT, 0.7, 255, 2, cv2.LINE_AA)
         share = ink[:, :, None].astype(np.float32) / 255
-        piece[top:bottom] += (np.float32(235 if sign.mean() < 120 else 30) - piece[top:bottom]) * share
+        piece[top:bottom] += (
+            np.float32(235 if sign.mean() < 120 else 30) - piece[top:bottom]
+        ) * share
+
 
 def _window(
     rng: np.random.Generator, piece: Floats, middle: int, top: int, half: int, tall: int
