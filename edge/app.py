@@ -33,7 +33,7 @@ from edge.exit_codes import ExitCode
 from edge.identity import EdgeIdMismatch, IdentityUnreadable, InvalidEdgeId, load_edge_id
 from edge.inference import InferenceThread
 from edge.live import REDRAW_S, LiveView
-from edge.models_in_use import open_models
+from edge.model_keeper import ModelKeeper
 from edge.pipeline import Analysed, CameraPipeline
 from edge.preview import Preview
 from edge.shots import CropBudget
@@ -44,7 +44,7 @@ from edge.spool import Spool
 from edge.spool_errors import SpoolError
 from edge.status import BoxStatus, DeliverySnapshot, readiness, registry_for
 from edge.summary import print_summary
-from edge.track.motfile import MotFile, path_for
+from edge.track.motfile import MotFile, TracksFileError, path_for
 from edge.types import Frame, Tracklet
 from edge.uplink import Uplink, tls_files
 from edge.uplink_messages import BoxIdentity
@@ -92,7 +92,14 @@ def refusals() -> Iterator[None]:
     """Turn the errors of the parts into an exit code and one message."""
     try:
         yield
-    except (EdgeIdMismatch, InvalidEdgeId, EmbeddedError, TlsError, WebError) as error:
+    except (
+        EdgeIdMismatch,
+        InvalidEdgeId,
+        EmbeddedError,
+        TlsError,
+        WebError,
+        TracksFileError,
+    ) as error:
         raise CannotStart(ExitCode.USAGE, str(error)) from error
     except ModelError as error:
         raise CannotStart(ExitCode.MODEL, str(error)) from error
@@ -153,7 +160,7 @@ class _Box:
             self._edge_id = load_edge_id(
                 config.data_dir, config.edge_id, new_edge_id=config.new_edge_id
             )
-            self._models = open_models(config, self._status)
+            self._models = self._open_models()
             self._matcher = self._start_matcher()
             self._preview = self._start_preview()
             self._start_status()
@@ -180,6 +187,15 @@ class _Box:
         self._status.read_delivery = self._read_delivery
 
     # -- start -------------------------------------------------------------------------------------
+
+    def _open_models(self) -> ModelKeeper:
+        keeper = ModelKeeper(config=self._config, on_fault=self._thread_died)
+        keeper.open()
+        log.info(keeper.detector().licence, because=keeper.why("detector"))
+        log.info(keeper.embedders()[0].licence, because=keeper.why("embedder"))
+        self._stack.callback(keeper.stop)
+        keeper.start()
+        return keeper
 
     def _start_matcher(self) -> EmbeddedMatcher | None:
         self._addresses = self._config.uplink.matchers
@@ -268,6 +284,8 @@ class _Box:
             tracks = None
             if config.tracks is not None:
                 tracks = MotFile(path_for(config.tracks, source.name, len(self._sources)))
+                with refusals():
+                    tracks.open()
                 self._stack.callback(tracks.close)
             pipelines[source.name] = CameraPipeline(
                 camera=source.name,
@@ -287,6 +305,7 @@ class _Box:
     # -- what the threads call ---------------------------------------------------------------------
 
     def _emit(self, tracklet: Tracklet, triggered_monotonic_nanos: int) -> None:
+        self._builder.use(self._models.variants)
         new = self._builder.build(tracklet, triggered_monotonic_nanos=triggered_monotonic_nanos)
         live = self._cameras[tracklet.camera].live
         self._spool.put(new, timeout_s=0.0 if live else _FILE_PATIENCE_S)
@@ -325,6 +344,7 @@ class _Box:
 
     def _read_delivery(self) -> DeliverySnapshot:
         spool, uplink = self._spool.counters(), self._uplink.status()
+        self._status.models = self._models.describe()
         latencies = self._spool.latencies_ms()
         self._status.capture_to_spool.replace(latencies["capture_to_spool"])
         self._status.capture_to_ack.replace(latencies["capture_to_ack"])
@@ -463,7 +483,9 @@ def check(config: Config, *, sample: bool = False) -> ExitCode:
     try:
         with refusals():
             sources = sources_of(config, sample=sample)
-            models = open_models(config, BoxStatus([source.name for source in sources]))
+            config.data_dir.mkdir(parents=True, exist_ok=True)
+            models = ModelKeeper(config=config)
+            models.open()
     except CannotStart as refusal:
         print(f"edge-run: {logs.mask(str(refusal))}", file=sys.stderr)
         return refusal.code

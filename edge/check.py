@@ -16,7 +16,7 @@ from rich.console import Console
 
 from edge.config import Config, SourceConfig
 from edge.exit_codes import ExitCode
-from edge.models_in_use import ModelsInUse
+from edge.model_keeper import ModelKeeper
 from edge.pipeline import crops_of
 from edge.sources.reconnect import CameraThread
 from edge.types import Frame
@@ -25,7 +25,7 @@ from reid.web import WebError, parse_address
 _CONNECT_TIMEOUT_S = 3.0
 
 
-def check(config: Config, sources: Sequence[SourceConfig], models: ModelsInUse) -> ExitCode:
+def check(config: Config, sources: Sequence[SourceConfig], models: ModelKeeper) -> ExitCode:
     """Try everything once and say what was found."""
     out = Console(highlight=False, soft_wrap=True)
     detector, embedder = models.detector(), models.embedders()[0]
@@ -47,7 +47,7 @@ def check(config: Config, sources: Sequence[SourceConfig], models: ModelsInUse) 
     return ExitCode.DONE
 
 
-def _try_camera(source: SourceConfig, models: ModelsInUse, out: Console) -> bool:
+def _try_camera(source: SourceConfig, models: ModelKeeper, out: Console) -> bool:
     camera = CameraThread(config=source)
     camera.start()
     deadline = time.monotonic() + source.open_timeout_s + source.frame_timeout_s
@@ -64,7 +64,7 @@ def _try_camera(source: SourceConfig, models: ModelsInUse, out: Console) -> bool
     return True
 
 
-def _look(frame: Frame, models: ModelsInUse) -> str:
+def _look(frame: Frame, models: ModelKeeper) -> str:
     started_s = time.perf_counter()
     found = models.detector().detect(frame.image)
     detected_s = time.perf_counter()

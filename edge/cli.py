@@ -174,6 +174,14 @@ def run(
         bool,
         typer.Option("--spool-status", help="Show what waits in the spool.", rich_help_panel=_HOW),
     ] = False,
+    resend: Annotated[
+        bool,
+        typer.Option(
+            "--resend",
+            help="With --spool-status: send dead letters again.",
+            rich_help_panel=_HOW,
+        ),
+    ] = False,
     summary: Annotated[
         str | None, typer.Option(metavar="text|json", help="The last words.", rich_help_panel=_SEEN)
     ] = None,
@@ -246,9 +254,10 @@ def run(
         raise typer.Exit
     # Imported here: --help and --print-config answer at once.
     from edge import app as box
+    from edge.spool_view import show
 
     if spool_status:
-        code = box.show_spool(settings.config)
+        code = show(settings.config, resend=resend)
     elif check:
         code = box.check(settings.config, sample=sample)
     else:

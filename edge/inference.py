@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from edge.pipeline import Analysed, CameraPipeline
@@ -93,6 +93,8 @@ class InferenceThread(threading.Thread):
                 elif done:
                     del open_cameras[name]
                     self._finish(name)
+                elif camera.live:
+                    self._tell(self._pipelines[name].idle(time.monotonic()))
             if not took:
                 self._wake.wait(IDLE_S)
         for name in open_cameras:
@@ -108,5 +110,8 @@ class InferenceThread(threading.Thread):
             self._observe(frame, analysed)
 
     def _finish(self, name: str) -> None:
-        for tracklet in self._pipelines[name].finish():
+        self._tell(self._pipelines[name].finish())
+
+    def _tell(self, tracklets: Iterable[Tracklet]) -> None:
+        for tracklet in tracklets:
             self._emit(tracklet, time.monotonic_ns())

@@ -124,6 +124,7 @@ class CameraPipeline:
         self._now_s = now_s
         self._size: tuple[int, int] | None = None
         self._last: Frame | None = None
+        self._embedders: tuple[Embeds, ...] = ()
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -151,6 +152,8 @@ class CameraPipeline:
             self._counts.analysed(self._now_s(), detections=0)
             self._counts.people_now = 0
             return Analysed(None, TrackStep(()), ended)
+        # Models may be swapped between frames, never inside one.
+        self._embedders = tuple(self._models.embedders())
         started_s = self._now_s()
         found = self._models.detector().detect(self._gate.masked(frame.image))
         self._status.detect.add((self._now_s() - started_s) * 1e3)
@@ -179,16 +182,35 @@ class CameraPipeline:
         self._counts.analysed(self._now_s(), detections=len(detections))
         return Analysed(detections, step, (*ended, *revisions))
 
+    def idle(self, now_s: float) -> tuple[Tracklet, ...]:
+        """No frame has come: whoever was not seen for long enough has gone.
+
+        Args:
+            now_s: monotonic seconds, on the clock of a live camera's capture times.
+        """
+        if self._tracker is None or not self._tracker.alive or self._last is None:
+            return ()
+        if now_s - self._last.captured.seconds < self._track_config.end_s:
+            return ()
+        self._counts.people_now = 0
+        return self._told(self._tracker.expire(now_s))
+
     def finish(self) -> tuple[Tracklet, ...]:
         """The source has ended: the last state of every tracklet that still lives."""
-        if self._tracker is None or self._last is None or self._size is None:
+        if self._tracker is None:
             return ()
         step = self._tracker.finish()
-        if self._tracks is not None:
-            self._tracks.write(step, frame_index=self._last.index)
-        last = self._last
         self._tracker = None
         self._counts.people_now = 0
+        return self._told(step)
+
+    def _told(self, step: TrackStep) -> tuple[Tracklet, ...]:
+        """What a step without a frame leaves to tell."""
+        if self._last is None or self._size is None:
+            return ()
+        last = self._last
+        if self._tracks is not None:
+            self._tracks.write(step, frame_index=last.index)
         return tuple(
             self._book.add(
                 step, [], captured=last.captured, frame_index=last.index, frame_size=self._size
@@ -206,7 +228,7 @@ class CameraPipeline:
         taken = [candidates[i] for i in made]
         vectors = vectors[made]
         self._selector.embedded(taken, frame.captured.seconds)
-        main, *others = self._models.embedders()
+        main, *others = self._embedders
         spaces = {main.space_id: vectors}
         if taken and others:
             crops = crops_of(frame.image, np.stack([candidate.box for candidate in taken]))
@@ -221,10 +243,9 @@ class CameraPipeline:
 
     def _embed_main(self, image: Image, boxes: Floats) -> Floats:
         started_s = self._now_s()
-        rows = self._models.embedders()[0].embed(crops_of(image, boxes))
-        if len(boxes):
-            self._status.embed.add((self._now_s() - started_s) * 1e3)
-            self._counts.embeddings += len(boxes)
+        rows = self._embedders[0].embed(crops_of(image, boxes))
+        self._status.embed.add((self._now_s() - started_s) * 1e3)
+        self._counts.embeddings += len(boxes)
         return rows
 
 

@@ -152,6 +152,17 @@ class SightingBuilder:
         # Tracklets that have not ended: number -> their last revision.
         self._revisions: dict[int, int] = {}
 
+    def use(self, variants: Mapping[str, str]) -> None:
+        """The embedders have changed; spaces of shots already taken stay known.
+
+        Args:
+            variants: space_id -> variant_id of those that run now, the main one first.
+        """
+        self._variants = {
+            **variants,
+            **{k: v for k, v in self._variants.items() if k not in variants},
+        }
+
     def build(self, tracklet: Tracklet, *, triggered_monotonic_nanos: int = 0) -> NewSighting:
         """The next revision of this tracklet, ready for `Spool.put`.
 
