@@ -306,7 +306,7 @@ class ModelKeeper:
 
 
 def _is(embedder: Embedder, file: ModelFile) -> bool:
-    return file.card is not None and embedder.card.sha256 == file.card.sha256
+    return (embedder.path, embedder.card) == (file.path, file.card)
 
 
 def _remembered(embedder: Embedder) -> dict[str, str]:
