@@ -84,7 +84,8 @@ class Bottleneck(nn.Module):
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x) if self.residual else self.body(x)
+        changed: Tensor = self.body(x)
+        return x + changed if self.residual else changed
 
 
 class Csp(nn.Module):
@@ -92,16 +93,19 @@ class Csp(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, depth: int, *, residual: bool = True) -> None:
         super().__init__()
-        half = outputs // 2
+        half = self.kept_by = outputs // 2
         self.enter = ConvBlock(inputs, 2 * half)
         self.stages = nn.ModuleList(Bottleneck(half, residual=residual) for _ in range(depth))
         self.mix = ConvBlock((2 + depth) * half, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = list(self.enter(x).chunk(2, dim=1))
+        entered: Tensor = self.enter(x)
+        # torch.chunk would export the arithmetic of its sizes too
+        kept = list(torch.split(entered, self.kept_by, dim=1))
         for stage in self.stages:
             kept.append(stage(kept[-1]))
-        return self.mix(torch.cat(kept, dim=1))
+        mixed: Tensor = self.mix(torch.cat(kept, dim=1))
+        return mixed
 
 
 class PyramidPool(nn.Module):
@@ -117,7 +121,8 @@ class PyramidPool(nn.Module):
         kept = [self.enter(x)]
         for _ in range(3):
             kept.append(self.pool(kept[-1]))
-        return self.mix(torch.cat(kept, dim=1))
+        mixed: Tensor = self.mix(torch.cat(kept, dim=1))
+        return mixed
 
 
 class Backbone(nn.Module):
@@ -314,5 +319,5 @@ def count_cost(detector: Detector, height: int = 416, width: int = 416) -> Cost:
         for hook in hooks:
             hook.remove()
         detector.train(was_training)
-    imitating = sum(p.numel() for h in detector.heads for p in h.imitate.parameters())
+    imitating = sum(p.numel() for n, p in detector.named_parameters() if ".imitate." in n)
     return Cost(sum(p.numel() for p in detector.parameters()) - imitating, total)

@@ -330,7 +330,7 @@ def cut_out(crop: Image) -> npt.NDArray[np.uint8]:
             cv2.ellipse(mask, centre, axes, 0, 0, 360, value, -1)
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)
-    cv2.grabCut(image, mask, None, background, foreground, 3, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(image, mask, (0, 0, 0, 0), background, foreground, 3, cv2.GC_INIT_WITH_MASK)
     opaque = ((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)).astype(np.uint8)
     _, labels, _, _ = cv2.connectedComponentsWithStats(opaque)
     opaque = (labels == labels[height // 3, width // 2]).astype(np.uint8) * 255

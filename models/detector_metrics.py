@@ -69,7 +69,6 @@ def average_precision(
     truth: Sequence[Truth],
     *,
     heights: tuple[float, float] = (0.0, np.inf),
-    scales: Sequence[float] | None = None,
 ) -> Quality:
     """Judge detections of several pictures.
 
@@ -77,19 +76,17 @@ def average_precision(
         found: one a picture, in its pixels.
         truth: one a picture.
         heights: only people whose height lies in [low, high) count; a detection that meets nobody
-            counts if its own height does.
-        scales: what to multiply heights by, a picture (letterbox scale); default 1.
+            counts if its own height does. In pixels of the pictures.
     """
     scores: list[Floats] = []
     hits: list[npt.NDArray[np.bool_]] = []
     people_total = 0
     low, high = heights
-    for i, ((boxes, confidence), (people, ignore)) in enumerate(zip(found, truth, strict=True)):
-        scale = 1.0 if scales is None else scales[i]
+    for (boxes, confidence), (people, ignore) in zip(found, truth, strict=True):
         owner, counts = _match((boxes, confidence), people, ignore)
-        tall = (people[:, 3] - people[:, 1]) * scale
+        tall = people[:, 3] - people[:, 1]
         wanted = (tall >= low) & (tall < high)
-        own = (boxes[:, 3] - boxes[:, 1]) * scale
+        own = boxes[:, 3] - boxes[:, 1]
         meets = owner >= 0
         use = counts & np.where(meets, np.append(wanted, False)[owner], (own >= low) & (own < high))
         scores.append(confidence[use])

@@ -14,12 +14,12 @@ import random
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
@@ -87,11 +87,6 @@ def crops_of_pictures(pictures: list[Picture], least_height: int = 96) -> Iterat
             yield image[y1:y2, x1:x2]
 
 
-def _cutouts(crops: Iterator[Image], label: str) -> Iterator[npt.NDArray[np.uint8]]:
-    for crop in tqdm(crops, label, unit=" crops", mininterval=5.0):
-        yield cut_out(crop)
-
-
 def main(
     shared: Annotated[Path, typer.Option(help="folder with data/ and models/")],
     out: Annotated[Path, typer.Option(help="folder to write to")],
@@ -109,10 +104,11 @@ def main(
     if licence == "research":
         market = crops_of_tar(shared / "data" / "market1501.tar", "bounding_box_train", 2)
         cuhk = crops_of_tar(shared / "data" / "cuhk03_detected.tar", "train", 1)
-        cutouts = (c for part in (market, cuhk) for c in _cutouts(part, "people"))
+        crops = chain(market, cuhk)
     else:
-        cutouts = _cutouts(crops_of_pictures(train), "people")
-    write_cutouts(out / "people.tar", cutouts)
+        crops = chain(crops_of_pictures(train))
+    bar = tqdm(crops, "people", unit=" crops", mininterval=5.0)
+    write_cutouts(out / "people.tar", (cut_out(crop) for crop in bar))
     if teacher:
         find = YoloxTeacher(shared / "models" / "yolox_nano.onnx", 416).find
         # the teacher sees the original; a progress bar, since it takes a minute or two

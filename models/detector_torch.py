@@ -30,4 +30,4 @@ def find_people(
     grid = cells(side, side, device)
     boxes = boxes_of(rows[..., 1:], grid)[0, index]
     keep = best >= least
-    return suppress(boxes[keep].cpu().numpy() / np.float32(scale), best[keep].cpu().numpy(), iou)
+    return suppress((boxes[keep] / scale).cpu().numpy(), best[keep].cpu().numpy(), iou)

@@ -22,7 +22,7 @@ import os
 import time
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,6 +91,7 @@ class Recipe:
     box_weight: float
     teacher_weight: float
     precision: str
+    source_weights: dict[str, float]
     phases: tuple[Phase, ...]
 
     def phase(self, share: float) -> Phase:
@@ -123,8 +124,9 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(path, "phases must end at 1.0 and have sides that are multiples of 32")
     if found["precision"] not in ("float32", "bfloat16"):
         raise RecipeError(path, f"precision {found['precision']!r} is not float32 or bfloat16")
-    lists = {k: tuple(found.pop(k)) for k in ("pictures", "optional")}
-    return Recipe(**found, **lists, phases=phases)
+    for name in ("pictures", "optional"):
+        found[name] = tuple(found[name])
+    return Recipe(**found, phases=phases)
 
 
 class _Samples(Dataset[dict[str, Tensor]]):
@@ -135,7 +137,7 @@ class _Samples(Dataset[dict[str, Tensor]]):
         self._teacher_path = teacher
         self._teachers: dict[int, YoloxTeacher] = {}  # one a side, opened where it is used
 
-    def __getitem__(self, key: Key) -> dict[str, Tensor]:  # type: ignore[override]
+    def __getitem__(self, key: Key) -> dict[str, Tensor]:
         number, side, closing = key
         sample = self._sampler.draw(number, side, closing=closing)
         found = {
@@ -182,12 +184,11 @@ class _Average:
     def update(self, detector: Detector) -> None:
         self.steps += 1
         keep = min(self._decay, (1.0 + self.steps) / (10.0 + self.steps))
-        current = detector.state_dict()
-        for name, value in self.detector.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(current[name], 1.0 - keep)
-            else:
-                value.copy_(current[name])
+        mine, current = self.detector.state_dict(), detector.state_dict()
+        floats = [name for name, value in mine.items() if value.is_floating_point()]
+        torch._foreach_lerp_(
+            [mine[name] for name in floats], [current[name] for name in floats], 1.0 - keep
+        )
 
 
 def _load_pictures(recipe: Recipe, pack: Path) -> list[Picture]:
@@ -196,7 +197,8 @@ def _load_pictures(recipe: Recipe, pack: Path) -> list[Picture]:
         if name in recipe.optional and not (pack / name).exists():
             continue
         pictures += read_coco(pack / name)
-    return pictures
+    factors = recipe.source_weights
+    return [replace(p, weight=p.weight * factors.get(p.source, 1.0)) for p in pictures]
 
 
 def _optimiser(detector: Detector, recipe: Recipe) -> torch.optim.AdamW:
@@ -219,7 +221,9 @@ def _save(path: Path, content: dict[str, Any]) -> None:
 def load_detector(path: Path) -> Detector:
     """The detector of a `detector.pt`, ready to infer."""
     content = torch.load(path, map_location="cpu", weights_only=True)
-    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in content["shape"].items()}
+    shape: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in content["shape"].items()
+    }
     detector = Detector(DetectorShape(**shape))
     detector.load_state_dict(content["weights"])
     return detector.eval()
@@ -237,6 +241,7 @@ def run(
     threads: int = 1,
     workers: int = 0,
     teacher: Path | None = None,
+    start_from: Path | None = None,
     progress: bool = True,
 ) -> Path:
     """Train by a recipe.
@@ -249,6 +254,7 @@ def run(
         resume: go on from out/last.pt if it is there.
         device: "cpu" or "cuda". threads: of torch on the CPU. workers: processes drawing samples.
         teacher: raw YOLOX ONNX; None trains from labels alone.
+        start_from: a detector.pt whose weights to start from instead of random ones.
     Returns:
         path of detector.pt.
     Raises:
@@ -271,7 +277,8 @@ def run(
     cv2.setNumThreads(1)
     torch.manual_seed(recipe.seed)
     where = torch.device(device)
-    detector = Detector().to(where, memory_format=torch.channels_last)
+    detector = (Detector() if start_from is None else load_detector(start_from)).to(where)
+    detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = _optimiser(detector, recipe)
     average = _Average(detector, recipe.ema_decay)
     state = {"share": 0.0, "samples": 0}
@@ -401,7 +408,7 @@ def _step(
         loss = loss + recipe.teacher_weight * taught
         losses["teacher"] = taught
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(detector.parameters(), _CLIP)
     optimiser.step()
     return {k: float(v.detach()) for k, v in losses.items()}
@@ -441,6 +448,7 @@ def main(
     threads: Annotated[int, typer.Option(help="threads of torch on the CPU")] = 1,
     workers: Annotated[int, typer.Option(help="processes that draw samples")] = 0,
     teacher: Annotated[Path | None, typer.Option(help="raw YOLOX ONNX file")] = None,
+    start_from: Annotated[Path | None, typer.Option(help="a detector.pt to go on from")] = None,
 ) -> None:
     """Train the person detector."""
     done = run(
@@ -454,6 +462,7 @@ def main(
         threads=threads,
         workers=workers,
         teacher=teacher,
+        start_from=start_from,
     )
     typer.echo(f"averaged weights: {done}")
 

@@ -1,0 +1,309 @@
+"""From a checkpoint to what the box runs: ONNX with a card, one input size a file, and int8.
+
+    python -m models.detector_export out/detector/detector.pt --out models/weights
+
+Promise: the file's numbers equal torch's (checked on the golden picture before the card is
+written), batch normalisation is folded, the card holds checksum and golden values of that very
+file. Files are replaced whole. An int8 file is written only where it passes the gate.
+Fails: ExportError where ONNX Runtime and torch disagree.
+
+Quantisation: static QDQ, S8S8, per channel, the decoding of boxes stays in float (ONNX Runtime,
+quantization.md); calibrated on training pictures.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import typer
+
+from edge.preprocess import Preprocessor
+from models.detector import Detector, ExportedDetector, count_cost
+from models.detector_data import Image, read_coco
+from models.train_detector import load_detector
+from reid.card import (
+    Card,
+    Golden,
+    InputSpec,
+    Metric,
+    card_path,
+    sha256_of,
+    write_card,
+)
+from reid.golden import golden_image, golden_values
+
+FAMILY = "yolox-decoded"
+_TOLERANCE = 2e-3  # pixels and shares: float rounding between processors stays far below
+_CALIBRATION = 128  # pictures
+_INT8_LOSS = 0.01  # of recall at precision 0.9: what int8 may cost
+_INT8_GAIN = 1.15  # how much quicker it must be
+Licence = Literal["research", "open"]
+
+_LICENCES: dict[Licence, tuple[str, bool, tuple[str, ...]]] = {
+    "research": (
+        "Apache-2.0 weights; trained on data for research only",
+        False,
+        (
+            "ten public collections of people in fixed cameras and photographs (CC BY 4.0 as "
+            "stated by their uploaders; Penn-Fudan: research)",
+            "people cut out of Market-1501 and CUHK03 (research only)",
+            "our rendered street",
+            "taught by YOLOX-Nano (Apache-2.0)",
+        ),
+    ),
+    "open": (
+        "Apache-2.0 weights; trained on data stated as CC BY 4.0",
+        True,
+        (
+            "nine public collections of people in fixed cameras and photographs (CC BY 4.0 as "
+            "stated by their uploaders)",
+            "our rendered street",
+            "taught by YOLOX-Nano (Apache-2.0)",
+        ),
+    ),
+}
+
+
+class ExportError(RuntimeError):
+    """The exported file does not compute what torch computes.
+
+    Attributes:
+        worst: largest difference of an output.
+    """
+
+    def __init__(self, path: Path, worst: float) -> None:
+        super().__init__(f"{path}: ONNX Runtime differs from torch by {worst:.3g}; do not use it")
+        self.path = path
+        self.worst = worst
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the scores are moved, after training: none of it changes the order of one branch.
+
+    Attributes:
+        score_share, box_share: of the imitating answer, 0..1 (Detector.fold_teacher).
+        logit_shift: added to every score's logit, so that the box's thresholds fit.
+    """
+
+    score_share: float = 0.0
+    box_share: float = 0.0
+    logit_shift: float = 0.0
+
+
+def calibrated(detector: Detector, calibration: Calibration) -> Detector:
+    """A copy with the calibration folded into the last convolutions."""
+    detector = copy.deepcopy(detector).eval()
+    with torch.no_grad():
+        detector.fold_teacher(calibration.score_share, calibration.box_share)
+        for head in detector.heads:
+            head.answer.bias[0] += calibration.logit_shift  # type: ignore[union-attr, index, operator]
+    return detector
+
+
+def input_spec(height: int, width: int) -> InputSpec:
+    """How the detector wants its pictures: as YOLOX does."""
+    return InputSpec(height=height, width=width, colour="bgr", range=255, fit="letterbox_top_left")
+
+
+def write_onnx(detector: Detector, path: Path, height: int, width: int) -> None:
+    """Write the ONNX file and check it against torch on the golden picture.
+
+    Raises:
+        ExportError: they differ by more than the tolerance.
+    """
+    exported = ExportedDetector(copy.deepcopy(detector), height, width).eval()
+    image = torch.from_numpy(_golden_input(height, width))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        # torch says that its own exporter is old; the new one needs a package more
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            exported,
+            (image,),
+            path,
+            opset_version=17,
+            dynamo=False,
+            input_names=["images"],
+            output_names=["output"],
+        )
+    with torch.no_grad():
+        expected = exported(image).numpy()
+    worst = float(np.abs(_run(path, image.numpy()) - expected).max())
+    if not worst <= _TOLERANCE * max(height, width):
+        raise ExportError(path, worst)
+
+
+def write_detector_card(
+    path: Path,
+    name: str,
+    height: int,
+    width: int,
+    licence: Licence,
+    *,
+    metrics: Sequence[Metric] = (),
+    default: bool = False,
+    notes: str = "",
+) -> Card:
+    """Write the card beside a file that `write_onnx` made."""
+    content = path.read_bytes()
+    words, commercial, data = _LICENCES[licence]
+    values = golden_values("detector", [_run(path, _golden_input(height, width))])
+    card = Card(
+        kind="detector",
+        name=name,
+        file=path.name,
+        sha256=sha256_of(content),
+        bytes=len(content),
+        licence=words,
+        commercial_use=commercial,
+        made_by="edge-reid",
+        training_data=data,
+        default=default,
+        family=FAMILY,
+        person_class=0,
+        input=input_spec(height, width),
+        golden=Golden(
+            values=tuple(round(float(v), 4) for v in values),
+            tolerance=max(0.01, 2e-4 * float(np.abs(values).max())),
+        ),
+        metrics=tuple(metrics),
+        notes=notes,
+    )
+    write_card(card, card_path(path))
+    return card
+
+
+def write_int8(
+    source: Path, path: Path, pictures: Sequence[Image], height: int, width: int
+) -> None:
+    """Quantise a file of `write_onnx` to int8; pictures are BGR, any size."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            prepare = Preprocessor(input_spec(height, width))
+            self._rows: Iterator[dict[str, Any]] = (
+                {"images": prepare.input.copy()} for p in pictures if prepare(p) is not None
+            )
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self._rows, None)
+
+    graph = onnx.load(source).graph
+    # only convolutions and what joins them; the decoding of boxes is not made for 8 bits
+    last = [n.output[0] for n in graph.node if n.op_type == "Conv"][-1]
+    position = next(i for i, n in enumerate(graph.node) if n.output[0] == last)
+    decoding = [n.name for i, n in enumerate(graph.node) if i > position]
+    answers = [n.name for n in graph.node if n.op_type == "Conv" and ".answer" in n.input[1]]
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            path,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=["Conv", "Relu", "Add", "Concat", "Split", "MaxPool", "Resize"],
+            nodes_to_exclude=[*decoding, *answers],
+        )
+
+
+def milliseconds(path: Path, threads: int = 1, repeats: int = 60) -> float:
+    """Median time of one run on noise, after a warm-up."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    item = session.get_inputs()[0]
+    batch = np.random.default_rng(0).uniform(0, 255, item.shape).astype(np.float32)
+    times = []
+    for _ in range(repeats + 5):
+        start = time.perf_counter()
+        session.run(None, {item.name: batch})
+        times.append(time.perf_counter() - start)
+    return 1000 * float(np.median(times[5:]))
+
+
+def passes_gate(recall_float: float, recall_int8: float, ms_float: float, ms_int8: float) -> bool:
+    """Is int8 worth shipping: hardly worse, clearly quicker."""
+    return recall_int8 >= recall_float - _INT8_LOSS and ms_float >= _INT8_GAIN * ms_int8
+
+
+def _golden_input(height: int, width: int) -> Any:
+    prepare = Preprocessor(input_spec(height, width))
+    prepare(golden_image(height, width, 1))
+    return prepare.input.copy()
+
+
+def _run(path: Path, batch: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: batch})[0]
+
+
+def main(
+    checkpoint: Annotated[Path, typer.Argument(help="detector.pt of a training run")],
+    out: Annotated[Path, typer.Option(help="folder for files and cards")],
+    name: Annotated[str, typer.Option(help="stem; sizes are added")] = "detector_person",
+    licence: Annotated[Licence, typer.Option(help="what the recipe trained on")] = "research",
+    score_share: Annotated[float, typer.Option(help="of the imitating score, 0..1")] = 0.0,
+    box_share: Annotated[float, typer.Option(help="of the imitating box, 0..1")] = 0.0,
+    logit_shift: Annotated[float, typer.Option(help="added to every score's logit")] = 0.0,
+    default: Annotated[bool, typer.Option(help="the box takes the square one unasked")] = False,
+    notes: Annotated[str, typer.Option(help="one line for the card")] = "",
+) -> None:
+    """Export both input sizes, 416 x 416 and 416 x 256 (16:9), with cards."""
+    detector = calibrated(
+        load_detector(checkpoint), Calibration(score_share, box_share, logit_shift)
+    )
+    cost = count_cost(detector)
+    words = (
+        f"{cost.parameters / 1e6:.2f} M parameters, {cost.multiply_adds / 1e9:.2f} G multiply-adds"
+    )
+    for height, width, suffix in ((416, 416, "416"), (256, 416, "416x256")):
+        path = out / f"{name}_{suffix}.onnx"
+        write_onnx(detector, path, height, width)
+        note = f"{words} at 416 x 416. {notes}".strip()
+        write_detector_card(
+            path,
+            f"{name}_{suffix}",
+            height,
+            width,
+            licence,
+            default=default and suffix == "416",
+            notes=note,
+        )
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {words}")
+
+
+def calibration_pictures(pack: Path, count: int = _CALIBRATION) -> list[Image]:
+    """Training pictures, evenly taken, for `write_int8`."""
+    pictures = read_coco(pack / "train.tar")
+    return [p.decode() for p in pictures[:: max(1, len(pictures) // count)][:count]]
+
+
+if __name__ == "__main__":
+    typer.run(main)
