@@ -79,11 +79,14 @@ class BootClock:
         self._best: dict[int, tuple[int, int, int]] = {}  # bucket -> delay, monotonic, offset
         self._one_way: tuple[int, int] | None = None  # monotonic, least t2 - t1
         self._noted: ClockEstimate | None = None
+        self.current: ClockEstimate | None = None  # the belief after the last sample
 
     def one_way(self, t1: int, t2: int) -> None:
         """A heartbeat came whose answer's fate is not known yet."""
         if self._one_way is None or t2 - t1 < self._one_way[1]:
             self._one_way = (t1, t2 - t1)
+            if not self._best:
+                self.current = self.estimate()
 
     def exchange(self, t1: int, t2: int, t3: int, t4: int) -> None:
         """A whole exchange; t1 and t4 monotonic, t2 and t3 UTC, nanoseconds."""
@@ -97,6 +100,7 @@ class BootClock:
             self._best[bucket] = (delay, (t1 + t4) // 2, offset)
         while len(self._best) > BUCKETS:
             del self._best[min(self._best)]
+        self.current = self.estimate()
 
     def estimate(self) -> ClockEstimate | None:
         """The present belief; None before the first heartbeat."""
@@ -121,7 +125,7 @@ class BootClock:
 
     def worth_noting(self) -> ClockEstimate | None:
         """The estimate, where it says more than the one noted last."""
-        new, old = self.estimate(), self._noted
+        new, old = self.current, self._noted
         if new is None:
             return None
         if old is not None:

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from matcher.clocks import BootClock, HeartbeatMemory
+from matcher.clocks import BootClock, ClockEstimate, HeartbeatMemory
 from matcher.config import LimitsConfig
 from matcher.edges import EdgeBook, EdgeState
 from matcher.errors import MatcherError, StorageFull
@@ -107,7 +107,14 @@ class BoxStream:
         heard_ns: monotonic time of the last message.
     """
 
-    def __init__(self, *, hello: ingest_pb2.Hello, limits: LimitsConfig, now_ns: int) -> None:
+    def __init__(
+        self,
+        *,
+        hello: ingest_pb2.Hello,
+        limits: LimitsConfig,
+        now_ns: int,
+        estimate: Callable[[str], ClockEstimate | None],
+    ) -> None:
         self.box = (hello.site, hello.edge_id)
         self.process_id = hello.process_id or hello.writer_id
         self.writer_id = hello.writer_id
@@ -116,6 +123,8 @@ class BoxStream:
             site=hello.site,
             edge_id=hello.edge_id,
             spaces={space.space_id: space.dimension for space in hello.spaces},
+            boot_id=hello.boot_id,
+            estimate=estimate,
         )
         self.rate = RateLimit(limits.sightings_per_s)
         self.heartbeats = HeartbeatMemory()
@@ -264,7 +273,12 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         if first is _EOF:
             return
         hello = await self._greet(first, context)
-        stream = BoxStream(hello=hello, limits=self._limits, now_ns=self._clock.monotonic_nanos())
+        stream = BoxStream(
+            hello=hello,
+            limits=self._limits,
+            now_ns=self._clock.monotonic_nanos(),
+            estimate=lambda boot_id: self._estimate(hello.site, hello.edge_id, boot_id),
+        )
         if not await self._admit(stream, hello, context):
             return
         self._open.add(stream)
@@ -658,7 +672,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
     def _learn(
         self, stream: BoxStream, boot: BootClock, beat: ingest_pb2.Heartbeat, state: EdgeState
     ) -> None:
-        estimate = boot.estimate()
+        estimate = boot.current
         if estimate is None:
             return
         # The box's UTC against ours, for people: what NTP on the box would have to mend.
@@ -670,6 +684,10 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             body = news.as_dict()
             now = self._clock.unix_nanos()
             self._quietly(lambda store: store.note(EntryKind.CLOCK, site, edge_id, body, now))
+
+    def _estimate(self, site: str, edge_id: str, boot_id: str) -> ClockEstimate | None:
+        boot = self._boots.get((site, edge_id, boot_id))
+        return None if boot is None else boot.current
 
     def _boot(self, site: str, edge_id: str, boot_id: str) -> BootClock:
         name = (site, edge_id, boot_id[:STRING_BYTES])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from matcher.schema import LEDGER_FILE, EntryKind, connect, unusable
 
-_COLUMNS = "position, kind, site, edge_id, writer, seq, content_hash, committed_ns, body"
+_COLUMNS = "position, kind, site, edge_id, writer, seq, content_hash, seen_ns, committed_ns, body"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Entry:
         kind: what it is.
         site, edge_id: whose.
         writer_id, seq, content_hash: key and hash of a sighting; empty otherwise.
+        seen_ns: from when its age counts, UTC.
         committed_ns: when, UTC.
         body: serialised Sighting, or JSON of another kind.
     """
@@ -35,6 +36,7 @@ class Entry:
     writer_id: str
     seq: int
     content_hash: bytes
+    seen_ns: int
     committed_ns: int
     body: bytes
 
@@ -81,6 +83,7 @@ class LogReader:
         number: int | None,
         seq: int | None,
         content_hash: bytes | None,
+        seen_ns: int,
         committed_ns: int,
         body: bytes,
     ) -> Entry:
@@ -92,6 +95,7 @@ class LogReader:
             self._writer(number),
             seq or 0,
             content_hash or b"",
+            seen_ns,
             committed_ns,
             body,
         )

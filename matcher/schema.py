@@ -43,6 +43,7 @@ class EntryKind(enum.IntEnum):
     SPLIT = 5  # body: {"identity_id", "tracklet_ids"}
     FORGET = 6  # body: {"identity_id", "tracklet_ids"}
     RETENTION = 7  # body: {"identity_s"}
+    TICK = 8  # body: {}: time passed without anything else to tell
 
 
 _LEDGER_TABLES = (

@@ -22,12 +22,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, Gauge
 
-from matcher.config import MatcherConfig
+from matcher.admin import AdminService
+from matcher.associate.prior import PriorAssociator
+from matcher.associate.worker import AssociationWorker
+from matcher.config import AssociationConfig, MatcherConfig
 from matcher.edges import EdgeBook
 from matcher.errors import ExitCode, LedgerUnusable, MatcherError, ServerFault
 from matcher.ingest import IngestService
 from matcher.ledger import Ledger
+from matcher.query import QueryService, ReadPool
+from matcher.retention import Ages, RetentionBook, RetentionSweep
 from matcher.schema import LEDGER_FILE, DataLock, connect
+from matcher.signal import Signal
 from reid.clock import Clock, SystemClock
 from reid.limits import MESSAGE_BYTES
 from reid.tls import (
@@ -41,7 +47,14 @@ from reid.tls import (
     is_loopback,
     require_safe,
 )
-from reid.v1 import admin_pb2, ingest_pb2, ingest_pb2_grpc, query_pb2
+from reid.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    ingest_pb2,
+    ingest_pb2_grpc,
+    query_pb2,
+    query_pb2_grpc,
+)
 from reid.web import WebError, WebServer, status_routes
 
 FLUSH_S = 5.0  # how often what is known of boxes is written; a crash loses so much of it
@@ -70,6 +83,13 @@ class MatcherServer:
         self._grpc: grpc.aio.Server | None = None
         self._web: WebServer | None = None
         self._ingest: IngestService | None = None
+        self._pool = ReadPool(data_dir=config.data_dir)
+        self._associator = associator_of(config.association)
+        self._worker: AssociationWorker | None = None
+        self._following = asyncio.Event()  # set: followed streams end
+        self._retention = RetentionBook(
+            Ages(config.retention.ledger_s, config.retention.identity_s)
+        )
         self._certificates: ServerCertificates | None = None
         self._tls_problem = ""
         self._tasks: list[asyncio.Task[None]] = []
@@ -111,6 +131,8 @@ class MatcherServer:
             reader = connect(config.data_dir / LEDGER_FILE, read_only=True)
             with contextlib.closing(reader):
                 self._edges.load(reader)
+                self._retention.load(reader)
+            self._start_association(loop)
             self._start_web()
             await self._start_grpc(files)
         except BaseException:
@@ -119,6 +141,7 @@ class MatcherServer:
         self._tasks = [
             asyncio.create_task(self._guard(self._every(1.0, self._tick), "sweep")),
             asyncio.create_task(self._guard(self._flush_loop(), "flush")),
+            asyncio.create_task(self._guard(self._retention_loop(), "retention")),
         ]
         if files is None and not all(is_loopback(address) for address in config.listen):
             _log.warning(
@@ -145,6 +168,7 @@ class MatcherServer:
             await self._health.enter_graceful_shutdown()
             assert self._ingest is not None
             self._ingest.shut_down(self._config.retry_after_s)
+            self._following.set()
             await self._grpc.stop(grace=self._config.shutdown_s)
         for task in self._tasks:
             task.cancel()
@@ -152,6 +176,9 @@ class MatcherServer:
         if self._ledger.alive and self._ledger.fault is None:
             with contextlib.suppress(MatcherError):
                 await self._flush()
+        if self._worker is not None:
+            await asyncio.to_thread(self._worker.stop)
+        await asyncio.to_thread(self._pool.close)
         await asyncio.to_thread(self._ledger.close)
         if self._web is not None:
             await asyncio.to_thread(self._web.stop)
@@ -174,13 +201,14 @@ class MatcherServer:
             ledger=self._ledger,
             edges=self._edges,
             limits=config.limits,
-            retention_ns=lambda _site: round(config.retention.ledger_s * 1e9),
+            retention_ns=self._retention.ledger_ns,
             clock=self._clock,
             registry=self._registry,
         )
         server = grpc.aio.server(options=server_options())
         add_ingest: Any = ingest_pb2_grpc.add_IngestServiceServicer_to_server
         add_ingest(self._ingest, server)
+        self._add_readers(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (
             ingest_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name,
@@ -214,6 +242,46 @@ class MatcherServer:
         for name in ("", *names[:3]):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
+    def _start_association(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._committed, self._decided = Signal(loop), Signal(loop)
+        self._worker = AssociationWorker(
+            data_dir=self._config.data_dir,
+            associator=self._associator,
+            generation=self._ledger.generation,
+            salt=self._ledger.identity_salt,
+            identity_life_ns=round(self._config.retention.identity_s * 1e9),
+            busy=lambda: self._ledger.pending_rows > 0,
+            on_progress=self._decided.notify,
+        )
+        self._ledger.on_commit(self._worker.wake)
+        self._ledger.on_commit(self._committed.notify)
+        self._worker.start()
+
+    def _add_readers(self, server: grpc.aio.Server) -> None:
+        assert self._ingest is not None
+        assert self._worker is not None
+        query = QueryService(
+            pool=self._pool,
+            edges=self._edges,
+            connected=self._ingest.connected,
+            committed=self._committed,
+            decided=self._decided,
+            stopping=self._following,
+        )
+        admin = AdminService(
+            ledger=self._ledger,
+            pool=self._pool,
+            worker=self._worker,
+            associator=self._associator,
+            ingest=self._ingest,
+            retention=self._retention,
+            clock=self._clock,
+        )
+        add_query: Any = query_pb2_grpc.add_QueryServiceServicer_to_server
+        add_query(query, server)
+        add_admin: Any = admin_pb2_grpc.add_AdminServiceServicer_to_server
+        add_admin(admin, server)
+
     def _start_web(self) -> None:
         if not self._config.metrics:
             return
@@ -238,7 +306,8 @@ class MatcherServer:
         self._web = web
 
     def _alive(self) -> bool:
-        return self._stopped or self._ledger.alive
+        worker = self._worker is not None and self._worker.alive
+        return self._stopped or (self._ledger.alive and worker)
 
     def readiness(self) -> dict[str, Any]:
         """What /readyz says: ready, and what is degraded."""
@@ -304,6 +373,8 @@ class MatcherServer:
             self._fault.set_exception(self._ledger.fault)
         elif not self._ledger.alive:
             self._fault.set_exception(ServerFault("the ledger's thread died"))
+        elif self._worker is not None and self._worker.fault is not None:
+            self._fault.set_exception(self._worker.fault)
 
     async def _flush_loop(self) -> None:
         while True:
@@ -313,10 +384,32 @@ class MatcherServer:
             except MatcherError as error:
                 _log.warning("the state of the boxes could not be written", error=error)
 
+    async def _retention_loop(self) -> None:
+        assert self._worker is not None
+        sweep = RetentionSweep(
+            ledger=self._ledger,
+            book=self._retention,
+            delete_tracklets=self._worker.delete_older,
+            clock=self._clock,
+        )
+        while True:
+            await sweep.sweep()
+            await asyncio.sleep(self._config.retention.sweep_s)
+
     async def _flush(self) -> None:
         rows = self._edges.take_dirty()
         if rows:
             await self._ledger.run(lambda store: store.save_edges(rows))
+
+
+def associator_of(config: AssociationConfig) -> PriorAssociator:
+    """The decider that the configuration names."""
+    return PriorAssociator(
+        thresholds=config.thresholds,
+        default_threshold=config.default_threshold,
+        window_ns=round(config.window_s * 1e9),
+        uncertain_ns=round(config.uncertain_time_ms * 1e6),
+    )
 
 
 def server_options() -> list[tuple[str, Any]]:

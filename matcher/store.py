@@ -200,10 +200,10 @@ class LedgerStore:
 
     def note(
         self, kind: EntryKind, site: str, edge_id: str, body: dict[str, object], now_ns: int
-    ) -> None:
-        """Append an entry that is not a sighting."""
+    ) -> int:
+        """Append an entry that is not a sighting; its position."""
         self.flush()
-        self._db.execute(
+        cursor = self._db.execute(
             _INSERT_ONE,
             (
                 kind.value,
@@ -218,6 +218,7 @@ class LedgerStore:
                 json.dumps(body, sort_keys=True).encode(),
             ),
         )
+        return int(cursor.lastrowid or 0)
 
     def flush(self) -> None:
         """Write what was appended: rows in as few statements as possible, then receipts."""
@@ -465,6 +466,24 @@ class LedgerStore:
     def save_edges(self, rows: Sequence[tuple[str, str, str]]) -> None:
         """Write what is known of boxes: site, edge_id, state as JSON."""
         self._db.executemany("INSERT OR REPLACE INTO edges VALUES(?, ?, ?)", rows)
+
+    def audit(self, who: str, what: str, detail: dict[str, object], now_ns: int) -> None:
+        """Write down what a person did."""
+        self._db.execute(
+            "INSERT INTO audit(unix_ns, who, what, detail) VALUES(?, ?, ?, ?)",
+            (now_ns, who, what, json.dumps(detail, sort_keys=True)),
+        )
+
+    def set_retention(self, site: str, ledger_s: float, identity_s: float) -> None:
+        """How long things of a site are kept; "" for sites without a setting of their own."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO retention VALUES(?, ?, ?)", (site, ledger_s, identity_s)
+        )
+
+    def last_position(self) -> int:
+        """The last position of the log."""
+        row = self._db.execute("SELECT max(position) FROM log").fetchone()
+        return int(row[0] or 0)
 
     def sites(self) -> list[str]:
         """Sites with at least one writer."""

@@ -8,11 +8,14 @@ stream has its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from matcher.clocks import ClockEstimate
 from matcher.store import Row
+from matcher.times import age_from_ns
 from reid.limits import (
     PATH_POINTS,
     SEEN_WITH,
@@ -56,7 +59,23 @@ class Checked:
 class BatchCheck:
     """Checks the batches of one stream."""
 
-    def __init__(self, *, site: str, edge_id: str, spaces: dict[str, int]) -> None:
+    def __init__(
+        self,
+        *,
+        site: str,
+        edge_id: str,
+        spaces: dict[str, int],
+        boot_id: str,
+        estimate: Callable[[str], ClockEstimate | None],
+    ) -> None:
+        """
+        Args:
+            site, edge_id, boot_id: of the stream's Hello.
+            spaces: space_id -> dimension, as announced.
+            estimate: what is known of a boot's clock.
+        """
+        self._boot_id = boot_id
+        self._estimate = estimate
         self._site = site
         self._edge_id = edge_id
         self._spaces = spaces
@@ -88,11 +107,11 @@ class BatchCheck:
                     candidates[owner] = None
         for good in candidates:
             if good is not None:
-                result.rows.append(_row(good, now_ns))
+                result.rows.append(self._row(good, now_ns))
         for record in doubtful:
             reject = self._judge(record)
             if reject is None:
-                result.rows.append(_row(record, now_ns))
+                result.rows.append(self._row(record, now_ns))
             else:
                 result.rejects.append(reject)
         return result
@@ -200,6 +219,25 @@ class BatchCheck:
                 return False
         return True
 
+    def _row(self, record: SightingRecord, now_ns: int) -> Row:
+        sighting: Sighting = record.sighting
+        last_seen = sighting.last_seen
+        boot_id = last_seen.boot_id
+        if not boot_id:
+            # Empty means the Hello's boot: said here, since the log outlives the stream.
+            boot_id = last_seen.boot_id = self._boot_id
+        if not sighting.first_seen.boot_id:
+            sighting.first_seen.boot_id = self._boot_id
+        key = record.key
+        return (
+            key.writer_id,
+            key.seq,
+            record.content_hash,
+            sighting.tracklet_id,
+            age_from_ns(last_seen, self._estimate(boot_id), now_ns),
+            sighting.SerializeToString(),
+        )
+
     def _good_string(self, text: str) -> bool:
         if text in self._strings:
             return True
@@ -228,18 +266,3 @@ def _not_unit(values: list[bytes], owners: list[int], dimension: int, form: str)
         lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix))
         bad = ~(np.abs(lengths - 1.0) <= _SURE_TOLERANCE)  # NaN is bad too
     return [owners[at] for at in np.flatnonzero(bad)] if bad.any() else []
-
-
-def _row(record: SightingRecord, now_ns: int) -> Row:
-    sighting: Sighting = record.sighting
-    seen = sighting.last_seen.unix_nanos
-    key = record.key
-    return (
-        key.writer_id,
-        key.seq,
-        record.content_hash,
-        sighting.tracklet_id,
-        # An unknown or future time says nothing about age: such a row ages from its commit.
-        seen if 0 < seen <= now_ns else now_ns,
-        sighting.SerializeToString(),
-    )

@@ -1,0 +1,1 @@
+"""From the ledger's log to identities: read from a position, decided in order, never in ingest."""

@@ -1,0 +1,398 @@
+"""identities.db: what association made of the log, with the position it has reached.
+
+Promise: one transaction holds the changes of a group of entries and the position after them, so a
+restart goes on exactly there. The file is a belief, not a truth: it is made again from the ledger
+when it is missing, older than its tables, or of another ledger (a restored backup).
+Threads: the writer belongs to the association thread; each reader has a connection of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from matcher.associate.calibrate import Calibration, Pair, Running
+from matcher.associate.engine import Changes
+from matcher.associate.model import Identity, State, Tracklet, Vectors
+from matcher.clocks import ClockEstimate
+from matcher.schema import connect, get_meta, set_meta
+from reid.v1.sighting_pb2 import CaptureTime
+
+VERSION = "1"  # another one: the file is made again
+
+_TABLES = (
+    "CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    """CREATE TABLE tracklets(
+        number INTEGER PRIMARY KEY, tracklet_id TEXT NOT NULL UNIQUE, site TEXT NOT NULL,
+        edge_id TEXT NOT NULL, camera TEXT NOT NULL, revision INTEGER NOT NULL,
+        state INTEGER NOT NULL, first_seen BLOB NOT NULL, last_seen BLOB NOT NULL,
+        first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL, uncertainty_ns INTEGER NOT NULL,
+        plausible INTEGER NOT NULL, seen_with TEXT NOT NULL, inside TEXT NOT NULL,
+        identity_id TEXT NOT NULL, probability REAL NOT NULL, similarity REAL NOT NULL,
+        pinned INTEGER NOT NULL, committed_ns INTEGER NOT NULL, seen_ns INTEGER NOT NULL,
+        position INTEGER NOT NULL, shots INTEGER NOT NULL)""",
+    "CREATE INDEX tracklets_identity ON tracklets(identity_id) WHERE identity_id <> ''",
+    "CREATE INDEX tracklets_last ON tracklets(last_ns, number)",
+    "CREATE INDEX tracklets_seen ON tracklets(seen_ns)",
+    """CREATE TABLE vectors(
+        number INTEGER NOT NULL, space_id TEXT NOT NULL, dimension INTEGER NOT NULL,
+        shots BLOB NOT NULL, qualities BLOB NOT NULL, PRIMARY KEY(number, space_id))
+        WITHOUT ROWID""",
+    """CREATE TABLE identities(
+        identity_id TEXT PRIMARY KEY, site TEXT NOT NULL, first_ns INTEGER NOT NULL,
+        last_ns INTEGER NOT NULL, committed_ns INTEGER NOT NULL) WITHOUT ROWID""",
+    "CREATE INDEX identities_last ON identities(last_ns, identity_id)",
+    """CREATE TABLE events(
+        position INTEGER PRIMARY KEY, site TEXT NOT NULL, tracklet_id TEXT NOT NULL,
+        decided_ns INTEGER NOT NULL, message BLOB NOT NULL)""",
+    """CREATE TABLE clocks(
+        site TEXT NOT NULL, edge_id TEXT NOT NULL, boot_id TEXT NOT NULL, estimate TEXT NOT NULL,
+        PRIMARY KEY(site, edge_id, boot_id)) WITHOUT ROWID""",
+    "CREATE INDEX events_tracklet ON events(tracklet_id) WHERE tracklet_id <> ''",
+    "CREATE TABLE ended_writers(writer_id TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE retention(site TEXT PRIMARY KEY, life_ns INTEGER NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE calibration(
+        site TEXT NOT NULL, space_id TEXT NOT NULL, camera_a TEXT NOT NULL,
+        camera_b TEXT NOT NULL, positive TEXT NOT NULL, negative TEXT NOT NULL,
+        PRIMARY KEY(site, space_id, camera_a, camera_b)) WITHOUT ROWID""",
+)
+TRACKLET_COLUMNS = (
+    "number, tracklet_id, site, edge_id, camera, revision, state, first_seen, last_seen, first_ns, "
+    "last_ns, uncertainty_ns, plausible, seen_with, inside, identity_id, probability, similarity, "
+    "pinned, committed_ns, seen_ns, position, shots"
+)
+
+
+class IdentityStore:
+    """The writer's side of identities.db."""
+
+    def __init__(self, path: Path, *, generation: str) -> None:
+        """Open it, or make it anew where it is missing or of another ledger.
+
+        Args:
+            generation: of the ledger; changes when a backup is restored.
+        Raises:
+            LedgerUnusable: it cannot be opened.
+        """
+        self._path = path
+        if not self._fits(generation):
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        new = not path.exists()
+        self._db = connect(path)
+        # A lost transaction is made again from the ledger, the same; FULL would only cost time.
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        if new:
+            path.chmod(0o600)
+            self._db.execute("BEGIN IMMEDIATE")
+            for statement in _TABLES:
+                self._db.execute(statement)
+            set_meta(self._db, "generation", generation)
+            set_meta(self._db, "version", VERSION)
+            self._db.execute("COMMIT")
+
+    def _fits(self, generation: str) -> bool:
+        if not self._path.exists():
+            return True
+        try:
+            db = connect(self._path, read_only=True)
+        except Exception as error:
+            from matcher.errors import LedgerUnusable
+
+            if isinstance(error, LedgerUnusable):
+                return False
+            raise
+        try:
+            return get_meta(db, "generation") == generation and get_meta(db, "version") == VERSION
+        except sqlite3.Error:
+            return False
+        finally:
+            db.close()
+
+    @property
+    def position(self) -> int:
+        """Position in the log that the tables stand at."""
+        return int(get_meta(self._db, "position") or 0)
+
+    @property
+    def log_time_ns(self) -> int:
+        """Latest commit time that was read."""
+        return int(get_meta(self._db, "log_time_ns") or 0)
+
+    def next_number(self) -> int:
+        """First free number of a tracklet; numbers of deleted rows are not given again."""
+        highest = self._db.execute("SELECT max(number) FROM tracklets").fetchone()[0] or 0
+        return max(int(highest), int(get_meta(self._db, "number") or 0)) + 1
+
+    def load_identities(self, live_since: dict[str, int], since_ns: int) -> list[Identity]:
+        """Identities whose life is not over."""
+        found = []
+        for row in self._db.execute(
+            "SELECT identity_id, site, first_ns, last_ns, committed_ns FROM identities"
+        ):
+            if row[4] >= live_since.get(row[1], since_ns):
+                found.append(Identity(row[0], row[1], {}, row[2], row[3], row[4]))
+        for identity in found:
+            # In order of joining as far as the log tells: by position, then number.
+            for (tracklet_id,) in self._db.execute(
+                "SELECT tracklet_id FROM tracklets WHERE identity_id = ? ORDER BY number",
+                (identity.identity_id,),
+            ):
+                identity.members[tracklet_id] = None
+        return found
+
+    def load_tracklets(self, identities: Iterable[Identity], since_ns: int) -> Iterator[Tracklet]:
+        """Tracklets of these identities, and those without one committed since."""
+        wanted = {identity.identity_id for identity in identities}
+        for row in self._db.execute(
+            f"SELECT {TRACKLET_COLUMNS} FROM tracklets WHERE committed_ns >= ? OR "
+            "identity_id <> ''",
+            (since_ns,),
+        ).fetchall():
+            if row[15] in wanted or (not row[15] and row[19] >= since_ns):
+                yield self._with_vectors(tracklet_from(row))
+
+    def load_tracklet(self, tracklet_id: str) -> Tracklet | None:
+        """One tracklet, live or not."""
+        row = self._db.execute(
+            f"SELECT {TRACKLET_COLUMNS} FROM tracklets WHERE tracklet_id = ?", (tracklet_id,)
+        ).fetchone()
+        return None if row is None else self._with_vectors(tracklet_from(row))
+
+    def _with_vectors(self, tracklet: Tracklet) -> Tracklet:
+        tracklet.vectors = load_vectors(self._db, tracklet.number)
+        return tracklet
+
+    def load_clocks(self) -> dict[tuple[str, str, str], ClockEstimate]:
+        """Clocks of all boots."""
+        return {
+            (site, edge_id, boot_id): ClockEstimate.from_dict(json.loads(estimate))
+            for site, edge_id, boot_id, estimate in self._db.execute(
+                "SELECT site, edge_id, boot_id, estimate FROM clocks"
+            )
+        }
+
+    def load_ended_writers(self) -> set[str]:
+        """Writers of which nothing more will come."""
+        return {row[0] for row in self._db.execute("SELECT writer_id FROM ended_writers")}
+
+    def load_retention(self) -> dict[str, int]:
+        """Life of identities by site, nanoseconds."""
+        return dict(self._db.execute("SELECT site, life_ns FROM retention").fetchall())
+
+    def load_calibration(self) -> Calibration:
+        """The running similarities."""
+        return load_calibration(self._db)
+
+    def save(self, changes: Changes, calibration: Calibration, position: int) -> None:
+        """Make changes and position durable, in one transaction."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            for tracklet_id in sorted(changes.gone_tracklets):
+                db.execute(
+                    "DELETE FROM vectors WHERE number IN (SELECT number FROM tracklets "
+                    "WHERE tracklet_id = ?)",
+                    (tracklet_id,),
+                )
+                db.execute("DELETE FROM tracklets WHERE tracklet_id = ?", (tracklet_id,))
+                # What was told about it goes too; that an identity was forgotten stays.
+                db.execute("DELETE FROM events WHERE tracklet_id = ?", (tracklet_id,))
+            highest = 0
+            for tracklet in changes.tracklets.values():
+                self._save_tracklet(tracklet)
+                highest = max(highest, tracklet.number)
+            db.executemany(
+                "DELETE FROM identities WHERE identity_id = ?",
+                [(one,) for one in sorted(changes.gone_identities)],
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO identities VALUES(?, ?, ?, ?, ?)",
+                [
+                    (one.identity_id, one.site, one.first_ns, one.last_ns, one.committed_ns)
+                    for one in changes.identities.values()
+                ],
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO events VALUES(?, ?, ?, ?, ?)",
+                [
+                    (
+                        message.position,
+                        site,
+                        message.tracklet.tracklet_id,
+                        message.decided_unix_nanos,
+                        message.SerializeToString(),
+                    )
+                    for site, message in changes.events
+                ],
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO clocks VALUES(?, ?, ?, ?)",
+                [
+                    (*name, json.dumps(estimate.as_dict()))
+                    for name, estimate in changes.clocks.items()
+                ],
+            )
+            db.executemany(
+                "INSERT OR IGNORE INTO ended_writers VALUES(?)",
+                [(one,) for one in sorted(changes.ended_writers)],
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO retention VALUES(?, ?)", list(changes.retention.items())
+            )
+            self._save_calibration(calibration)
+            if highest > int(get_meta(db, "number") or 0):
+                set_meta(db, "number", str(highest))
+            set_meta(db, "position", str(position))
+            set_meta(db, "log_time_ns", str(changes.log_time_ns))
+            db.execute("COMMIT")
+        except sqlite3.Error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def _save_tracklet(self, tracklet: Tracklet) -> None:
+        inside = {space: list(values) for space, values in sorted(tracklet.inside.items())}
+        self._db.execute(
+            f"INSERT OR REPLACE INTO tracklets({TRACKLET_COLUMNS}) VALUES({','.join('?' * 23)})",
+            (
+                tracklet.number,
+                tracklet.tracklet_id,
+                tracklet.site,
+                tracklet.edge_id,
+                tracklet.camera,
+                tracklet.revision,
+                int(tracklet.state),
+                tracklet.first_seen.SerializeToString(),
+                tracklet.last_seen.SerializeToString(),
+                tracklet.first_ns,
+                tracklet.last_ns,
+                tracklet.uncertainty_ns,
+                int(tracklet.plausible),
+                json.dumps(sorted(tracklet.seen_with)),
+                json.dumps(inside),
+                tracklet.identity_id,
+                tracklet.probability,
+                tracklet.similarity,
+                int(tracklet.pinned),
+                tracklet.committed_ns,
+                tracklet.seen_ns,
+                tracklet.position,
+                tracklet.shot_count,
+            ),
+        )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO vectors VALUES(?, ?, ?, ?, ?)",
+            [
+                (
+                    tracklet.number,
+                    space_id,
+                    vectors.shots.shape[1],
+                    vectors.shots.astype("<f4").tobytes(),
+                    vectors.qualities.astype("<f4").tobytes(),
+                )
+                for space_id, vectors in sorted(tracklet.vectors.items())
+            ],
+        )
+
+    def _save_calibration(self, calibration: Calibration) -> None:
+        for pair in sorted(calibration.dirty):
+            positive = calibration.positives.get(pair, Running())
+            negative = calibration.negatives.get(pair, Running())
+            self._db.execute(
+                "INSERT OR REPLACE INTO calibration VALUES(?, ?, ?, ?, ?, ?)",
+                (*pair, json.dumps(asdict(positive)), json.dumps(asdict(negative))),
+            )
+        calibration.dirty.clear()
+
+    def delete_older(self, site: str, before_ns: int) -> int:
+        """Delete tracklets of a site last seen before an instant, what was told about them, and
+        identities left empty; how many tracklets went."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        old = [
+            row[0]
+            for row in db.execute(
+                "SELECT number FROM tracklets WHERE seen_ns < ? AND site = ?", (before_ns, site)
+            )
+        ]
+        db.executemany("DELETE FROM vectors WHERE number = ?", [(one,) for one in old])
+        db.executemany("DELETE FROM tracklets WHERE number = ?", [(one,) for one in old])
+        db.execute("DELETE FROM events WHERE decided_ns < ? AND site = ?", (before_ns, site))
+        db.execute(
+            "DELETE FROM identities WHERE site = ? AND committed_ns < ? AND NOT EXISTS "
+            "(SELECT 1 FROM tracklets WHERE tracklets.identity_id = identities.identity_id)",
+            (site, before_ns),
+        )
+        db.execute("COMMIT")
+        return len(old)
+
+    def checkpoint(self) -> None:
+        """Bring the WAL home and cut it, so that what was deleted leaves the disk."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def close(self) -> None:
+        """Close it."""
+        self._db.close()
+
+
+def tracklet_from(row: tuple) -> Tracklet:  # type: ignore[type-arg]
+    """A tracklet from a row of TRACKLET_COLUMNS, without vectors."""
+    return Tracklet(
+        tracklet_id=row[1],
+        number=row[0],
+        site=row[2],
+        edge_id=row[3],
+        camera=row[4],
+        revision=row[5],
+        state=State(row[6]),
+        first_seen=CaptureTime.FromString(row[7]),
+        last_seen=CaptureTime.FromString(row[8]),
+        first_ns=row[9],
+        last_ns=row[10],
+        uncertainty_ns=row[11],
+        plausible=bool(row[12]),
+        seen_with=set(json.loads(row[13])),
+        inside={
+            space: (int(pairs), float(mean), float(variance))
+            for space, (pairs, mean, variance) in json.loads(row[14]).items()
+        },
+        identity_id=row[15],
+        probability=row[16],
+        similarity=row[17],
+        pinned=bool(row[18]),
+        committed_ns=row[19],
+        seen_ns=row[20],
+        position=row[21],
+        shot_count=row[22],
+    )
+
+
+def load_vectors(db: sqlite3.Connection, number: int) -> dict[str, Vectors]:
+    """The vectors of one tracklet by space."""
+    found = {}
+    for space_id, dimension, shots, qualities in db.execute(
+        "SELECT space_id, dimension, shots, qualities FROM vectors WHERE number = ?", (number,)
+    ):
+        found[space_id] = Vectors.of(
+            np.frombuffer(shots, "<f4").reshape(-1, dimension).astype(np.float32),
+            np.frombuffer(qualities, "<f4").astype(np.float32),
+        )
+    return found
+
+
+def load_calibration(db: sqlite3.Connection) -> Calibration:
+    """The running similarities."""
+    calibration = Calibration()
+    for site, space_id, camera_a, camera_b, positive, negative in db.execute(
+        "SELECT site, space_id, camera_a, camera_b, positive, negative FROM calibration"
+    ):
+        pair: Pair = (site, space_id, camera_a, camera_b)
+        calibration.positives[pair] = Running(**json.loads(positive))
+        calibration.negatives[pair] = Running(**json.loads(negative))
+    return calibration

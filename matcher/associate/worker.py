@@ -1,0 +1,198 @@
+"""The association thread: reads the ledger as a log from its stored position, for ever.
+
+Promise: ingest never waits for it; while ingest has work, it takes at most half of its own time. A
+restart goes on at the stored position; `identities.db` deleted or of another ledger is made again
+from zero. An error of ours ends the process (`fault` is set) with the position it stood at.
+Threads: its own; `wake`, `wait_for`, `stop` and the attributes may be used from any.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from matcher.associate.engine import Engine
+from matcher.associate.identities import IdentityStore
+from matcher.associate.model import Associator
+from matcher.errors import ServerFault
+from matcher.log import LogReader
+from matcher.schema import IDENTITIES_FILE
+
+GROUP = 256  # entries of one transaction: some 20 ms of work
+IDLE_S = 1.0  # how often it looks without being woken
+_log = structlog.get_logger("association")
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """Asks the thread to delete old tracklets."""
+
+    site: str
+    before_ns: int
+
+
+class AssociationWorker:
+    """Owner of the engine and of identities.db.
+
+    Attributes:
+        position: of the log, reached and durable.
+        fault: what ended the thread; None while it works.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        associator: Associator,
+        generation: str,
+        salt: str,
+        identity_life_ns: int,
+        busy: Callable[[], bool],
+        on_progress: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            busy: whether ingest has work waiting.
+            on_progress: called from the thread after each transaction; must be quick.
+        """
+        self._data_dir = data_dir
+        self._associator = associator
+        self._generation = generation
+        self._salt = salt
+        self._life_ns = identity_life_ns
+        self._busy = busy
+        self._on_progress = on_progress
+        self._stop = threading.Event()
+        self._changed = threading.Condition()  # guards position, _news, _deletions
+        self._news = False
+        self._deletions: list[Deletion] = []
+        self._checkpoint = False
+        self._thread: threading.Thread | None = None
+        self.position = 0
+        self.fault: ServerFault | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="association")
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wake(self) -> None:
+        """The log has grown."""
+        with self._changed:
+            self._news = True
+            self._changed.notify_all()
+
+    def delete_older(self, site: str, before_ns: int) -> None:
+        """Delete tracklets of a site last seen before an instant, soon."""
+        with self._changed:
+            self._deletions.append(Deletion(site, before_ns))
+            self._changed.notify_all()
+
+    def checkpoint_soon(self) -> None:
+        """After a Forget: cut the WAL, so that what was deleted leaves the disk."""
+        with self._changed:
+            self._checkpoint = True
+            self._changed.notify_all()
+
+    def wait_for(self, position: int, timeout_s: float) -> bool:
+        """Wait until the log is read up to a position; False where the time was over first."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while self.position < position and self.fault is None:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    break
+            return self.position >= position
+
+    def stop(self) -> None:
+        """End the thread; may be called twice."""
+        self._stop.set()
+        self.wake()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    # --- the thread -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001  # whatever it is, it ends the process
+            _log.exception("association failed", position=self.position)
+            self.fault = ServerFault(f"association failed after position {self.position}: {error}")
+            with self._changed:
+                self._changed.notify_all()
+
+    def _work(self) -> None:
+        store = IdentityStore(self._data_dir / IDENTITIES_FILE, generation=self._generation)
+        reader = LogReader(data_dir=self._data_dir)
+        try:
+            engine = self._engine(store)
+            while not self._stop.is_set():
+                self._delete(store)
+                if not self._step(engine, store, reader):
+                    with self._changed:
+                        if not (self._news or self._deletions or self._checkpoint):
+                            self._changed.wait(IDLE_S)
+                        self._news = False
+        finally:
+            reader.close()
+            store.close()
+
+    def _engine(self, store: IdentityStore) -> Engine:
+        engine = Engine(
+            associator=self._associator,
+            salt=self._salt,
+            identity_life_ns=self._life_ns,
+            load_tracklet=store.load_tracklet,
+            next_number=store.next_number(),
+        )
+        engine.retention = store.load_retention()
+        engine.log_time_ns = store.log_time_ns
+        since = engine.log_time_ns - engine.retention.get("", self._life_ns)
+        by_site = {site: engine.log_time_ns - life for site, life in engine.retention.items()}
+        identities = store.load_identities(by_site, since)
+        engine.restore(store.load_tracklets(identities, since), identities)
+        engine.clocks = store.load_clocks()
+        engine.ended_writers = store.load_ended_writers()
+        engine.calibration = store.load_calibration()
+        with self._changed:
+            self.position = store.position
+        return engine
+
+    def _step(self, engine: Engine, store: IdentityStore, reader: LogReader) -> bool:
+        """Read and apply one group; False where there was nothing."""
+        began = time.monotonic()
+        entries = reader.read(self.position, limit=GROUP)
+        if not entries:
+            return False
+        for entry in entries:
+            engine.apply(entry)
+        store.save(engine.take_changes(), engine.calibration, entries[-1].position)
+        with self._changed:
+            self.position = entries[-1].position
+            self._changed.notify_all()
+        if self._on_progress is not None:
+            self._on_progress()
+        if self._busy():
+            self._stop.wait(time.monotonic() - began)
+        return True
+
+    def _delete(self, store: IdentityStore) -> None:
+        with self._changed:
+            deletions, self._deletions = self._deletions, []
+            checkpoint, self._checkpoint = self._checkpoint, False
+        for one in deletions:
+            checkpoint = store.delete_older(one.site, one.before_ns) > 0 or checkpoint
+        if checkpoint:
+            store.checkpoint()

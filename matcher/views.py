@@ -1,0 +1,276 @@
+"""Reading identities.db and the ledger's receipts for people and programs.
+
+Promise: reads only; every call is one short read, so writers are never held up for long; pages are
+cut by keys, so a page does not shift when rows come in. One object per thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from matcher.associate.calibrate import Calibration
+from matcher.associate.identities import (
+    TRACKLET_COLUMNS,
+    load_calibration,
+    load_vectors,
+    tracklet_from,
+)
+from matcher.associate.model import Tracklet, Vectors
+from matcher.schema import IDENTITIES_FILE, LEDGER_FILE, connect
+from matcher.store import FORGOTTEN
+from reid.ranges import RangeSet
+from reid.v1.query_pb2 import Identity, SightingFilter
+
+Floats = npt.NDArray[np.float32]
+SCAN = 2000  # vectors compared at a time: 4 MB at 512 numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which sites a caller may see. None: all."""
+
+    sites: frozenset[str] | None = None
+
+
+class Views:
+    """Read-only views; opens its connections at the first use."""
+
+    def __init__(self, *, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._connections: dict[str, sqlite3.Connection] = {}
+
+    def close(self) -> None:
+        """Close the connections."""
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+    def _identities(self) -> sqlite3.Connection:
+        return self._connection(IDENTITIES_FILE)
+
+    def _connection(self, name: str) -> sqlite3.Connection:
+        found = self._connections.get(name)
+        if found is None:
+            found = self._connections[name] = connect(self._data_dir / name, read_only=True)
+        return found
+
+    # --- tracklets --------------------------------------------------------------------------------
+
+    def tracklets(
+        self, wanted: SightingFilter, scope: Scope, *, limit: int, after: tuple[int, int] | None
+    ) -> list[Tracklet]:
+        """Tracklets that pass a filter, newest first, without vectors.
+
+        Args:
+            after: (last_ns, number) of the last row of the page before.
+        """
+        where, values = _conditions(wanted, scope)
+        if after is not None:
+            where.append("(last_ns, number) < (?, ?)")
+            values += after
+        rows = self._identities().execute(
+            f"SELECT {TRACKLET_COLUMNS} FROM tracklets {_where(where)} "
+            "ORDER BY last_ns DESC, number DESC LIMIT ?",
+            (*values, limit),
+        )
+        return [tracklet_from(row) for row in rows.fetchall()]
+
+    def vectors_of(self, tracklet_id: str) -> tuple[Tracklet, dict[str, Vectors]] | None:
+        """A tracklet and its vectors; None where it is not known."""
+        db = self._identities()
+        row = db.execute(
+            f"SELECT {TRACKLET_COLUMNS} FROM tracklets WHERE tracklet_id = ?", (tracklet_id,)
+        ).fetchone()
+        return None if row is None else (tracklet_from(row), load_vectors(db, row[0]))
+
+    def nearest(
+        self,
+        queries: dict[str, Floats],
+        wanted: SightingFilter,
+        scope: Scope,
+        *,
+        limit: int,
+        least: float,
+    ) -> list[tuple[Tracklet, float]]:
+        """The tracklets nearest to any of the query vectors, exactly, nearest first.
+
+        Args:
+            queries: space_id -> (m, d) float32, rows of unit length.
+            least: similarities below do not count; 0: no bound.
+        """
+        best: dict[int, float] = {}
+        for space_id, vectors in queries.items():
+            for number, similarity in self._scan(space_id, vectors, wanted, scope):
+                if (least == 0.0 or similarity >= least) and similarity > best.get(number, -2.0):
+                    best[number] = similarity
+        order = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:limit]
+        found = []
+        for number, similarity in order:
+            row = (
+                self._identities()
+                .execute(f"SELECT {TRACKLET_COLUMNS} FROM tracklets WHERE number = ?", (number,))
+                .fetchone()
+            )
+            if row is not None:
+                found.append((tracklet_from(row), similarity))
+        return found
+
+    def _scan(
+        self, space_id: str, queries: Floats, wanted: SightingFilter, scope: Scope
+    ) -> Iterator[tuple[int, float]]:
+        where, values = _conditions(wanted, scope)
+        where += ["space_id = ?", "dimension = ?", "vectors.number > ?"]
+        last = 0
+        while True:
+            rows = (
+                self._identities()
+                .execute(
+                    "SELECT vectors.number, vectors.shots FROM vectors "
+                    f"JOIN tracklets ON tracklets.number = vectors.number {_where(where)} "
+                    "ORDER BY vectors.number LIMIT ?",
+                    (*values, space_id, queries.shape[1], last, SCAN),
+                )
+                .fetchall()
+            )
+            if not rows:
+                return
+            last = rows[-1][0]
+            counts = [len(shots) // (4 * queries.shape[1]) for _, shots in rows]
+            matrix = np.frombuffer(b"".join(shots for _, shots in rows), "<f4")
+            similarities = (matrix.reshape(-1, queries.shape[1]) @ queries.T).max(axis=1)
+            starts = np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.int64)
+            for (number, _), value in zip(
+                rows, np.maximum.reduceat(similarities, starts).tolist(), strict=True
+            ):
+                yield int(number), float(value)
+
+    # --- identities -------------------------------------------------------------------------------
+
+    def identity(self, identity_id: str, scope: Scope) -> Identity | None:
+        """One identity with its tracklets in order of time; None where it is not known."""
+        row = (
+            self._identities()
+            .execute(
+                "SELECT identity_id, site, first_ns, last_ns FROM identities WHERE identity_id = ?",
+                (identity_id,),
+            )
+            .fetchone()
+        )
+        if row is None or (scope.sites is not None and row[1] not in scope.sites):
+            return None
+        return self._identity(row)
+
+    def identities(
+        self, wanted: SightingFilter, scope: Scope, *, limit: int, after: tuple[int, str] | None
+    ) -> list[Identity]:
+        """Identities with a tracklet that passes a filter, last seen first."""
+        inner, values = _conditions(wanted, scope)
+        inner.append("tracklets.identity_id = identities.identity_id")
+        outer = [f"EXISTS (SELECT 1 FROM tracklets {_where(inner)})"]
+        if after is not None:
+            outer.append("(last_ns, identity_id) < (?, ?)")
+            values += after
+        rows = self._identities().execute(
+            f"SELECT identity_id, site, first_ns, last_ns FROM identities {_where(outer)} "
+            "ORDER BY last_ns DESC, identity_id DESC LIMIT ?",
+            (*values, limit),
+        )
+        return [self._identity(row) for row in rows.fetchall()]
+
+    def _identity(self, row: Sequence[object]) -> Identity:
+        members = self._identities().execute(
+            f"SELECT {TRACKLET_COLUMNS} FROM tracklets WHERE identity_id = ? "
+            "ORDER BY first_ns, number",
+            (row[0],),
+        )
+        tracklets = [tracklet_from(member) for member in members.fetchall()]
+        return Identity(
+            identity_id=str(row[0]),
+            site=str(row[1]),
+            first_seen_unix_nanos=int(row[2]),  # type: ignore[call-overload]
+            last_seen_unix_nanos=int(row[3]),  # type: ignore[call-overload]
+            tracklets=[one.summary() for one in tracklets],
+            cameras=len({(one.edge_id, one.camera) for one in tracklets}),
+        )
+
+    def events(self, after: int, site: str, scope: Scope, *, limit: int) -> list[tuple[int, bytes]]:
+        """Events after a position: (position, serialised WatchResponse)."""
+        where, values = ["position > ?"], [after]
+        texts = _sites(where, site, scope)
+        rows = self._identities().execute(
+            f"SELECT position, message FROM events {_where(where)} ORDER BY position LIMIT ?",
+            (*values, *texts, limit),
+        )
+        return rows.fetchall()
+
+    def last_event(self) -> int:
+        """Position of the last event; 0 where there is none."""
+        row = self._identities().execute("SELECT max(position) FROM events").fetchone()
+        return int(row[0] or 0)
+
+    def calibration(self) -> Calibration:
+        """The running similarities of all sites."""
+        return load_calibration(self._identities())
+
+    # --- boxes ------------------------------------------------------------------------------------
+
+    def edge_counts(self) -> dict[tuple[str, str], tuple[int, dict[int, int]]]:
+        """Per (site, edge_id): keys receipted; keys skipped and not receipted, by reason."""
+        db = self._connection(LEDGER_FILE)
+        owners = {
+            number: (site, edge_id)
+            for number, site, edge_id in db.execute("SELECT id, site, edge_id FROM writers")
+        }
+        receipts: dict[int, RangeSet] = {}
+        for number, first, last in db.execute("SELECT writer, first, last FROM receipts"):
+            receipts.setdefault(number, RangeSet()).add(first, last)
+        counts: dict[tuple[str, str], tuple[int, dict[int, int]]] = {}
+        for number, ranges in receipts.items():
+            committed, skipped = counts.get(owners[number], (0, {}))
+            counts[owners[number]] = (committed + len(ranges), skipped)
+        for number, reason, first, last in db.execute(
+            "SELECT writer, reason, first, last FROM skipped WHERE reason <> ?", (FORGOTTEN,)
+        ):
+            committed, skipped = counts.setdefault(owners[number], (0, {}))
+            missing = RangeSet([(first, last)]).minus(receipts.get(number, RangeSet()))
+            skipped[reason] = skipped.get(reason, 0) + len(missing)
+        return counts
+
+
+def _conditions(wanted: SightingFilter, scope: Scope) -> tuple[list[str], list[object]]:
+    where: list[str] = []
+    values: list[object] = []
+    texts = _sites(where, wanted.site, scope, column="tracklets.site")
+    values += texts
+    if wanted.cameras:
+        places = ",".join("?" * len(wanted.cameras))
+        where.append(f"(camera IN ({places}) OR edge_id || '/' || camera IN ({places}))")
+        values += [*wanted.cameras, *wanted.cameras]
+    if wanted.from_unix_nanos:
+        where.append("tracklets.last_ns >= ?")
+        values.append(wanted.from_unix_nanos)
+    if wanted.to_unix_nanos:
+        where.append("tracklets.first_ns < ?")
+        values.append(wanted.to_unix_nanos)
+    return where, values
+
+
+def _sites(where: list[str], site: str, scope: Scope, column: str = "site") -> list[str]:
+    texts: list[str] = []
+    if site:
+        where.append(f"{column} = ?")
+        texts.append(site)
+    if scope.sites is not None:
+        where.append(f"{column} IN ({','.join('?' * len(scope.sites))})")
+        texts += sorted(scope.sites)
+    return texts
+
+
+def _where(conditions: list[str]) -> str:
+    return f"WHERE {' AND '.join(conditions)}" if conditions else ""
