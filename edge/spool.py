@@ -609,7 +609,7 @@ class Spool:
                 self._files.close()
 
     def _loop(self) -> None:
-        next_upkeep = time.monotonic() + _TICK_S
+        upkept_nanos = 0
         held_back: list[NewSighting] = []
         while True:
             group, changes, tasks, stopping = self._next(held_back)
@@ -624,8 +624,9 @@ class Spool:
             if wrote:
                 for wake in self._wakes:
                     wake()
-            if time.monotonic() >= next_upkeep:
-                next_upkeep = time.monotonic() + _UPKEEP_S
+            now = self._clock.monotonic_nanos()
+            if now - upkept_nanos >= _UPKEEP_S * 1e9:
+                upkept_nanos = now
                 self._upkeep()
             self._follow_requests()
             if done:

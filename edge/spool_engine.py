@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from edge.config import SpoolConfig
 from edge.delivery import NewSighting, SpaceUse, WelcomeOutcome
 from edge.spool_ballast import Ballast
-from edge.spool_errors import SpoolError, SpoolFull
+from edge.spool_errors import SpoolError, SpoolFull, SpoolKeyError
 from edge.spool_eviction import Evicted, plan_eviction
 from edge.spool_marks import MarkFile
 from edge.spool_record import make_record, read_record
@@ -86,6 +86,7 @@ class SpoolEngine:
         self.triggered: OrderedDict[int, int] = OrderedDict()
         # The writer's own:
         self._cameras: dict[str, int] = {}
+        self._sealed_with: set[str] = set()  # ids of keys that rows may be sealed with
         self._newest: dict[int, int] = {}  # tracklet -> row of its newest, until it is final
         self._running_base = 0
         self._opened_nanos = 0
@@ -102,6 +103,8 @@ class SpoolEngine:
         index = loaded.index
         self._running_base = int(loaded.facts.get("running_nanos", 0))
         self._opened_nanos = self._clock.monotonic_nanos()
+        self._sealed_with = {k for k in str(loaded.facts.get("sealed_with", "")).split(",") if k}
+        self._refuse_unknown_keys()
         lost = KeyRanges()
         for writer_id, last_seq in marks.items():
             known = index.writer(writer_id)
@@ -139,6 +142,19 @@ class SpoolEngine:
         self._ballast.fill()
         with contextlib.suppress(SpoolError):
             self._store.shrink()
+
+    def _refuse_unknown_keys(self) -> None:
+        """Rows sealed with a key that we lack would look damaged, and be told so: refuse
+        instead."""
+        known = {key_id.hex() for key_id in self._sealer.key_ids}
+        unknown = sorted(self._sealed_with - known)
+        rows = self._store.rows_sealed_with(unknown) if unknown else 0
+        if rows:
+            raise SpoolKeyError(
+                self._config.key_file or self._store.path,
+                f"{rows} rows are sealed with key {', '.join(unknown)}, which is not at hand; "
+                "add the older key as a further line of the key file",
+            )
 
     def running_nanos(self) -> int:
         """How long spools of this folder have been open, all processes together. Ages are measured
@@ -198,6 +214,9 @@ class SpoolEngine:
                     )
                 for space in spaces:
                     self._store.put_space(space)
+                if self._sealer.active and self._sealer.current_id.hex() not in self._sealed_with:
+                    sealed_with = {*self._sealed_with, self._sealer.current_id.hex()}
+                    self._store.put_fact("sealed_with", ",".join(sorted(sealed_with)))
                 size, _ = self._store.append(
                     rows,
                     running_nanos=self.running_nanos(),
@@ -224,6 +243,8 @@ class SpoolEngine:
         spaces: set[SpaceUse],
     ) -> None:
         self._cameras.update(cameras)
+        if self._sealer.active:
+            self._sealed_with.add(self._sealer.current_id.hex())
         with self.lock:
             self.writer.last_seq += len(rows)
             self.index.ready.add(rows[0].row, rows[-1].row)
@@ -555,6 +576,8 @@ class SpoolEngine:
 
     def upkeep(self) -> None:
         """Delete what is older than its stated age; make the ballast again; forget old writers."""
+        with self._store.transaction():
+            self._store.put_fact("running_nanos", self.running_nanos())
         self._purge_acked()
         if self._config.unacked_keep_s is not None:
             self._purge_unacked(self._config.unacked_keep_s)

@@ -25,9 +25,9 @@ from edge.spool_errors import NewerSchema, SpoolDamaged, translate
 APPLICATION_ID = 0x52454944  # "REID"
 SCHEMA = 2
 
-# Two to five kilobytes a row: 8 KiB pages hold them with less waste than 4 KiB, and one commit of
-# an ack still writes little.
-PAGE_BYTES = 8192
+# A row is one to five kilobytes. On small pages it has its pages to itself, so that evicting one row
+# out of many frees its room; measured, throughput is that of larger pages (docs/reliability.md).
+PAGE_BYTES = 2048
 
 WAITING, ACKED, DEAD = 0, 1, 2
 

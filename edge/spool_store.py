@@ -70,7 +70,7 @@ class SpoolStore:
     """
 
     def __init__(self, path: Path, *, sealer: Sealer, max_bytes: int) -> None:
-        self._path = path
+        self.path = path
         self._wal = path.with_name(path.name + "-wal")
         self._sealer = sealer
         self._max_bytes = max_bytes
@@ -86,7 +86,7 @@ class SpoolStore:
         Raises:
             SpoolDamaged, SpoolNotWritable, SpoolFull.
         """
-        self._db = connect(self._path)
+        self._db = connect(self.path)
         with self._translated():
             self._page_bytes = int(self._one("PRAGMA page_size"))
             pages = max(16, (self._max_bytes - self.wal_bytes_allowed) // self._page_bytes)
@@ -187,7 +187,7 @@ class SpoolStore:
     def disk_bytes(self) -> int:
         """Database and WAL, as they stand on the disk."""
         total = 0
-        for path in (self._path, self._wal):
+        for path in (self.path, self._wal):
             with contextlib.suppress(FileNotFoundError):
                 total += path.stat().st_size
         return total
@@ -285,6 +285,18 @@ class SpoolStore:
                 (row,),
             ).fetchone()
         return None if found is None else tuple(found)
+
+    def rows_sealed_with(self, key_ids: Sequence[str]) -> int:
+        """How many rows are sealed with one of these keys (hexadecimal ids). Reads every row."""
+        marks = ",".join("?" * len(key_ids))
+        with self._translated():
+            return int(
+                self._one(
+                    f"SELECT count(*) FROM body WHERE sealed = 1"
+                    f" AND lower(hex(substr(record, 1, 8))) IN ({marks})",
+                    *key_ids,
+                )
+            )
 
     def skipped(self) -> list[SkippedRange]:
         """Every skipped range."""
@@ -469,7 +481,7 @@ class SpoolStore:
 
     def sync_folder(self) -> None:
         """Make new names in the folder durable."""
-        folder = os.open(self._path.parent, os.O_RDONLY)
+        folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
