@@ -48,7 +48,7 @@ def pets_scenes(folder: Path, every: int) -> list[Scene]:
             boxes = of_frame[:, 2:6].astype(np.float32)
             boxes[:, 2:] += boxes[:, :2]
             counts = of_frame[:, 6] != 0
-            image = frame.to_ndarray(format="bgr24")
+            image = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
             found.append((image, boxes[counts], boxes[~counts]))
     return found
 

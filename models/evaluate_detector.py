@@ -10,6 +10,7 @@ Fails: ModelError for the model, DatasetError for the data. One thread.
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import time
@@ -18,13 +19,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
 from tqdm import tqdm
 
 from edge.config import DetectConfig, RuntimeConfig
 from edge.detect.detector import Detector, open_detector
 from edge.models_dir import model_at
-from models.detector_data import Floats, Image, read_all, split
+from models.detector_data import DatasetError, Floats, Image, read_all, split
 from models.detector_metrics import BANDS, Found, Quality, Truth, average_precision
+from reid.model_errors import ModelError
 
 PROTOCOL = "coco-person"
 Part = Literal["all", "held-out"]
@@ -111,6 +116,28 @@ def evaluate(
         "threads": threads,
         **result,
     }
+
+
+def print_evaluation(model: Path, data: Path, *, threads: int, as_json: bool) -> None:
+    """What `edge-models evaluate --protocol coco-person` does; exits 3 for a model, 2 for data."""
+    errors = Console(stderr=True)
+    try:
+        result = evaluate(model, data, threads=threads)
+    except (ModelError, DatasetError) as error:
+        errors.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(3 if isinstance(error, ModelError) else 2) from error
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    table = Table(title=f"{result['model']} on {data.name}, {result['images']} pictures")
+    for column in ("people", "labels", "recall at precision 0.9", "AP50"):
+        table.add_column(column, justify="right")
+    bands = result["bands"]
+    assert isinstance(bands, dict)
+    for name, found in [("all", result), *bands.items()]:
+        table.add_row(name, *(str(found[key]) for key in ("people", "recall", "ap50")))
+    Console().print(table)
+    typer.echo(f"{result['ms_median']} ms a frame (median), {threads} threads")
 
 
 def _plain(quality: Quality) -> dict[str, object]:

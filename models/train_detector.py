@@ -77,8 +77,10 @@ class Phase:
 class Recipe:
     """What a TOML file of models/recipes/detector*.toml says; the file explains each value."""
 
+    kind: str
     name: str
     seed: int
+    steps: int
     pictures: tuple[str, ...]
     optional: tuple[str, ...]
     cutouts: str
@@ -122,6 +124,8 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(path, f"phases: {error}") from error
     if not phases or phases[-1].until != 1.0 or any(p.side % 32 for p in phases):
         raise RecipeError(path, "phases must end at 1.0 and have sides that are multiples of 32")
+    if found["kind"] != "detector":
+        raise RecipeError(path, f"its kind is {found['kind']!r}, not 'detector'")
     if found["precision"] not in ("float32", "bfloat16"):
         raise RecipeError(path, f"precision {found['precision']!r} is not float32 or bfloat16")
     for name in ("pictures", "optional"):
@@ -236,6 +240,7 @@ def run(
     out: Path,
     seconds: float | None = None,
     steps: int | None = None,
+    stop_after_s: float | None = None,
     resume: bool = False,
     device: str = "cpu",
     threads: int = 1,
@@ -250,7 +255,8 @@ def run(
         config: the recipe.
         pack: folder made by `python -m models.detector_pack`.
         out: folder for checkpoints, log and curves.
-        seconds, steps: length of the whole run; exactly one of them.
+        seconds, steps: length of the whole run, one of them at most; neither: the recipe's steps.
+        stop_after_s: save and return after so long; the same call with resume=True goes on.
         resume: go on from out/last.pt if it is there.
         device: "cpu" or "cuda". threads: of torch on the CPU. workers: processes drawing samples.
         teacher: raw YOLOX ONNX; None trains from labels alone.
@@ -262,8 +268,10 @@ def run(
         DatasetError: the pack is damaged.
     """
     recipe = read_recipe(config)
-    if (seconds is None) == (steps is None):
+    if seconds is not None and steps is not None:
         raise RecipeError(config, "give the run's length either in seconds or in steps")
+    if seconds is None and steps is None:
+        steps = recipe.steps
     try:
         pictures = _load_pictures(recipe, pack)
         cutouts = read_cutouts(pack / recipe.cutouts)
@@ -347,6 +355,7 @@ def run(
         bar.set_postfix({k: f"{v:.2f}" for k, v in log.items()}, refresh=False)
         bar.update(0)
         over = clock.share() >= 1.0
+        stop = stop_after_s is not None and time.monotonic() - started > stop_after_s
         if over or clock.share() >= next_validation:
             next_validation += 1.0 / _VALIDATIONS
             entry = {
@@ -366,6 +375,8 @@ def run(
         if over or time.monotonic() - saved_at > _CHECKPOINT_S:
             checkpoint()
             saved_at = time.monotonic()
+        if stop:
+            break
     bar.close()
     checkpoint()
     return out / "detector.pt"
