@@ -104,6 +104,11 @@ class Detector:
             boxes, scores = boxes[whole], scores[whole]
         return Detections(boxes, scores)
 
+    def golden_outputs(self, seed: int) -> list[Array]:
+        """All outputs for the golden picture, for a card's golden values."""
+        self._prepare(golden_image(self.input.height, self.input.width, seed))
+        return self._session.run(self._feeds)
+
 
 def open_detector(
     model: ModelFile | Path,

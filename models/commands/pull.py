@@ -1,0 +1,70 @@
+"""`edge-models pull`: bring a public model into the models folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from reid.card import Card
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("pull")(pull)
+
+
+def pull(
+    names: Annotated[list[str], typer.Argument(help="Names in the catalogue: edge-models list.")],
+    models_dir: Annotated[
+        Path | None, typer.Option(help="Models folder; else EDGE_MODELS_DIR.")
+    ] = None,
+    mirror: Annotated[
+        list[str] | None,
+        typer.Option(help="Address or folder that holds the files; then only this is asked."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept the licences shown.")] = False,
+    catalogue: Annotated[
+        Path | None, typer.Option(help="A catalogue of your own instead of the packaged one.")
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(help="Longest silence of a mirror.")] = 20.0,
+) -> None:
+    """Show the licence, fetch, check length and sha256, write the card."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    from models.catalogue import CatalogueError, find_entry, read_catalogue
+    from models.catalogue import pull as pull_entry
+    from models.download import DownloadError
+    from models.places import needed_folder, refusals
+
+    folder = needed_folder(models_dir)
+    console = Console(stderr=True)
+    with refusals(CatalogueError, DownloadError):
+        entries = read_catalogue(catalogue)
+        for entry in [find_entry(name, entries) for name in names]:
+            columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            with Progress(*columns, console=console, transient=True) as bar:
+                task = bar.add_task(entry.card.name, total=entry.card.bytes, visible=False)
+                path = pull_entry(
+                    entry,
+                    folder,
+                    accept=lambda card: yes or _accepted(card),
+                    mirrors=mirror or (),
+                    timeout_s=timeout_s,
+                    progress=lambda done, total, task=task, bar=bar: bar.update(  # type: ignore[misc]
+                        task, completed=done, visible=True
+                    ),
+                )
+            print(f"{entry.card.name}: {path}; {entry.card.licence_line()}")
+
+
+def _accepted(card: Card) -> bool:
+    """Ask on a terminal; elsewhere say what flag answers, and do not accept."""
+    print(f"{card.licence_line()}\ntrained on: {', '.join(card.training_data)}", file=sys.stderr)
+    if not sys.stdin.isatty():
+        return False
+    return typer.confirm("Fetch it under this licence?", err=True)

@@ -1,0 +1,62 @@
+"""Where `edge-models` finds the models folder, and how its commands end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from reid.logs import mask
+from reid.model_errors import ModelError
+
+USAGE, REFUSED = 2, 3  # exit codes, as in the documentation of the commands
+ENVIRONMENT = "EDGE_MODELS_DIR"
+
+
+def models_folder(given: Path | None) -> Path | None:
+    """The flag, else the environment, else none."""
+    if given is not None:
+        return given
+    from_environment = os.environ.get(ENVIRONMENT)
+    return Path(from_environment) if from_environment else None
+
+
+def needed_folder(given: Path | None) -> Path:
+    """The models folder, where a command cannot do without.
+
+    Raises:
+        typer.Exit: 2, none is known.
+    """
+    folder = models_folder(given)
+    if folder is None:
+        say(f"no models folder: say --models-dir DIR or set {ENVIRONMENT}")
+        raise typer.Exit(USAGE)
+    return folder
+
+
+def say(text: str) -> None:
+    """One message to a person, on stderr, without credentials."""
+    print(f"edge-models: {mask(text)}", file=sys.stderr)
+
+
+@contextmanager
+def refusals(*also: type[Exception]) -> Iterator[None]:
+    """Turn a model's refusal into its message and exit code 3, a folder's into 2."""
+    caught: tuple[type[Exception], ...] = (ModelError, *also)
+    try:
+        yield
+    except caught as error:
+        say(str(error))
+        raise typer.Exit(REFUSED) from error
+    except OSError as error:
+        say(f"{error.filename or 'the folder'}: {error.strerror or error}; check its rights")
+        raise typer.Exit(USAGE) from error
+
+
+def wide_enough() -> int | None:
+    """Width for tables: the terminal's; a pipe has none, and wrapping there helps nobody."""
+    return None if sys.stdout.isatty() else 200
