@@ -52,9 +52,12 @@ class RtspServer:
 
     def start(self) -> None:
         """Start, and wait until clients can come."""
-        command = [PYTHON, str(SCRIPT), f"--port={self.port}", *self._arguments]
+        command = [PYTHON, str(SCRIPT), f"--port={self.port}", "--exit-with-parent"]
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*command, *self._arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self._process = process
         assert process.stdout is not None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
+import signal
 
 import gi
 
@@ -115,6 +115,11 @@ def main() -> None:
     parser.add_argument("--user")
     parser.add_argument("--password")
     parser.add_argument("--auth", choices=["basic", "digest"], default="digest")
+    parser.add_argument(
+        "--exit-with-parent",
+        action="store_true",
+        help="end when standard input closes: a test that dies leaves no server behind",
+    )
     arguments = parser.parse_args()
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
@@ -133,9 +138,11 @@ def main() -> None:
     if not server.attach(None):
         raise SystemExit(f"port {arguments.port} of {arguments.host} cannot be used")
     print("READY", server.get_bound_port(), flush=True)
-    # ends with whoever started us: a test that dies leaves no server behind
-    GLib.io_add_watch(0, GLib.IO_HUP | GLib.IO_IN, lambda *_: sys.exit(0))
-    GLib.MainLoop().run()
+    loop = GLib.MainLoop()
+    if arguments.exit_with_parent:
+        GLib.io_add_watch(0, GLib.IO_HUP | GLib.IO_IN, lambda *_: loop.quit())
+    GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGTERM, loop.quit)
+    loop.run()
 
 
 if __name__ == "__main__":
