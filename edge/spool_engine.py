@@ -351,7 +351,7 @@ class SpoolEngine:
             released_keys = self.index.keys_of(released)
             skipped_keys = self.index.keys_of(skipped)
         try:
-            told = self._delete(
+            self._delete(
                 released=released,
                 released_keys=released_keys,
                 skipped=skipped,
@@ -363,7 +363,6 @@ class SpoolEngine:
                 self.index.ready.add_all(skipped.minus(self.index.dead))
             raise
         with self.lock:
-            self.untold.extend(told)
             self.counts["superseded"] += len(replaced)
         return len(released) + len(skipped)
 
@@ -375,13 +374,12 @@ class SpoolEngine:
         skipped: RowSet,
         skipped_keys: KeyRanges,
         reason: pb.SkipReason,
-    ) -> list[pb.SkippedRange]:
+    ) -> None:
         """One transaction that deletes rows and says why; then the index follows."""
         with self.lock:
             waiting = RowSet(skipped.minus(self.index.dead))
-        told: list[pb.SkippedRange] = []
         if not released and not skipped:
-            return told
+            return
         waiting_bytes = self._store.bytes_of(waiting)
         with self._store.transaction():
             self._store.delete(released)
@@ -398,7 +396,10 @@ class SpoolEngine:
                     self.triggered.pop(row, None)
             self.index.drop(released)
             self.index.drop(skipped)
-        return told
+            # In the same breath as the counts, so that nobody sees one without the other. What the
+            # server asked to erase is answered at once, by the caller.
+            if reason != pb.SKIP_REASON_ERASED:
+                self.untold.extend(told)
 
     # -- acks and the matcher's word -------------------------------------------------------------
 
@@ -509,15 +510,13 @@ class SpoolEngine:
             released = RowSet(rows.intersection(self.index.acked))
             skipped = RowSet(rows.minus(released))
             released_keys, keys = self.index.keys_of(released), self.index.keys_of(skipped)
-        told = self._delete(
+        self._delete(
             released=released,
             released_keys=released_keys,
             skipped=skipped,
             skipped_keys=keys,
             reason=pb.SKIP_REASON_UNREADABLE,
         )
-        with self.lock:
-            self.untold.extend(told)
 
     def rekey(self, row: int) -> None:
         """The ledger holds this key with another content: write the row anew under a new key."""
@@ -614,7 +613,7 @@ class SpoolEngine:
             self.index.ready.remove_all(old)
             keys = self.index.keys_of(old)
         try:
-            told = self._delete(
+            self._delete(
                 released=RowSet(),
                 released_keys=KeyRanges(),
                 skipped=old,
@@ -625,8 +624,6 @@ class SpoolEngine:
             with self.lock:
                 self.index.ready.add_all(old)
             raise
-        with self.lock:
-            self.untold.extend(told)
 
     def _forget_writers(self) -> None:
         limit = self.running_nanos() - round(WRITER_KEPT_S * 1e9)
