@@ -330,3 +330,7 @@ def _fail(text: str, code: ExitCode) -> None:
 def main() -> None:
     """Entry point of the console script."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -34,6 +34,7 @@ import structlog
 from edge.config import SpoolConfig
 from edge.delivery import Held, NewSighting, OutboxRow, SpoolCounters, WelcomeOutcome
 from edge.spool_errors import (
+    READ_ERRORS,
     SpoolClosed,
     SpoolDamaged,
     SpoolError,
@@ -518,7 +519,7 @@ class Spool:
                     .execute("SELECT appended_unix_nanos FROM sighting WHERE row = ?", (first,))
                     .fetchone()
                 )
-        except sqlite3.Error as error:
+        except READ_ERRORS as error:
             self._report(translate(error))
             return 0.0
         return max(0.0, (self._clock.unix_nanos() - found[0]) / 1e9) if found else 0.0
@@ -551,10 +552,8 @@ class Spool:
                     )
                     .fetchall()
                 )
-        except (sqlite3.Error, OverflowError) as error:
-            if isinstance(error, sqlite3.Error):
-                raise translate(error) from error
-            raise SpoolDamaged(str(error)) from error
+        except READ_ERRORS as error:
+            raise translate(error) from error
         wanted = set(rows)
         for row, sealed, record in stored:
             if row not in wanted:

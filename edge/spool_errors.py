@@ -82,8 +82,13 @@ _FULL = {sqlite3.SQLITE_FULL}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def translate(error: sqlite3.Error) -> SpoolError:
-    """The spool's own error for one of SQLite's; by result code, never by text."""
+# What reading a file can raise: SQLite's own, and what Python's binding makes of damaged text and
+# numbers, even of a damaged name inside SQLite's own message.
+READ_ERRORS = (sqlite3.Error, UnicodeDecodeError, OverflowError)
+
+
+def translate(error: Exception) -> SpoolError:
+    """The spool's own error for one of READ_ERRORS; by result code, never by text."""
     code = getattr(error, "sqlite_errorcode", None)
     text = f"SQLite: {error}"
     if code is None:

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge.spool_errors import READ_ERRORS
 from edge.spool_record import RecordHead, read_record
 from edge.spool_schema import PAGE_BYTES
 from edge.spool_seal import Sealer
@@ -146,7 +147,7 @@ def read_tables(path: Path) -> Remains:
 def _rows(db: sqlite3.Connection, statement: str) -> Iterator[tuple[object, ...]]:
     try:
         yield from db.execute(statement)
-    except (sqlite3.Error, OverflowError):
+    except READ_ERRORS:
         # Torn or absent: what came before the damage was yielded, the rest is gone.
         return
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from edge.spool_errors import NewerSchema, SpoolDamaged, translate
+from edge.spool_errors import READ_ERRORS, NewerSchema, SpoolDamaged, translate
 
 APPLICATION_ID = 0x52454944  # "REID"
 SCHEMA = 2
@@ -83,7 +83,7 @@ def connect(path: Path, *, create: bool = True) -> sqlite3.Connection:
             timeout=5.0,
         )
         _settle(connection, path)
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         if connection is not None:
             connection.close()
         raise translate(error) from error
@@ -121,7 +121,7 @@ def _settle(connection: sqlite3.Connection, path: Path) -> None:
                         connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
             connection.execute("COMMIT")
-        except sqlite3.Error:
+        except READ_ERRORS:
             connection.execute("ROLLBACK")
             raise
 

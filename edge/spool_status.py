@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.config import SpoolConfig
-from edge.spool_errors import SpoolError, SpoolInUse, SpoolUnusable, translate
+from edge.spool_errors import READ_ERRORS, SpoolError, SpoolInUse, SpoolUnusable, translate
 from edge.spool_files import DATABASE_NAME, REQUEST_NAME, FolderLock
 from edge.spool_recovery import kept_aside
 from edge.spool_schema import ACKED, DEAD, WAITING, connect_reader
@@ -96,7 +96,7 @@ def spool_report(data_dir: Path) -> SpoolReport:
         db = connect_reader(path)
         try:
             return _read(db, path, running)
-        except sqlite3.Error as error:
+        except READ_ERRORS as error:
             raise translate(error) from error
         finally:
             db.close()

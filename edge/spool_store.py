@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.delivery import SpaceUse
-from edge.spool_errors import translate
+from edge.spool_errors import READ_ERRORS, translate
 from edge.spool_eviction import Candidate
 from edge.spool_rows import RowIndex, RowSet, Writer
 from edge.spool_schema import ACKED, DEAD, WAITING, connect
@@ -111,9 +111,7 @@ class SpoolStore:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OverflowError) as error:
-            if isinstance(error, OverflowError):
-                error = sqlite3.DatabaseError(str(error))
+        except READ_ERRORS as error:
             raise translate(error) from error
 
     @contextlib.contextmanager

@@ -51,6 +51,9 @@ PLAUSIBLE_OVERLAP, RIVAL_SHARE = 0.1, 0.4
 # What a full unit of evidence is worth in cost. Half a unit (a typical likeness) can turn around
 # a difference of 0.4 in overlap between two rivals.
 APPEARANCE_WEIGHT = 0.4
+# The longer boxes were blind the more it is worth: so many times for a lost tracklet, so that a
+# certain stranger does not take over the number of whoever was last seen there.
+LOST_APPEARANCE = 2.0
 # Unseen for longer than this (or one and a half frames), a tracklet counts as lost and appearance
 # is asked when it returns; a candidate is given up.
 LOST_S = 0.35
@@ -267,7 +270,7 @@ class Tracker:
     def _evidence(
         self, rows: Rows, columns: Rows, overlap: Doubles, ask: _Asked, now_s: float
     ) -> Doubles:
-        """(n, m) evidence of appearance, 0 where it was not worth asking."""
+        """(n, m) evidence of appearance, weighted; 0 where it was not worth asking."""
         evidence = np.zeros(overlap.shape)
         if not overlap.size or not ask.possible:
             return evidence
@@ -282,7 +285,8 @@ class Tracker:
         embeddings = ask(columns[asked])
         for i, row in enumerate(rows):
             likeness = self._tracks[row].gallery.likeness(embeddings)
-            evidence[i, asked] = self._scale.evidence(likeness)
+            worth = LOST_APPEARANCE if lost[i] else 1.0
+            evidence[i, asked] = worth * self._scale.evidence(likeness)
         return np.where(plausible, evidence, 0.0)
 
     def _confirms(self, track: _Track, box: Floats, strong: bool, now_s: float) -> bool:

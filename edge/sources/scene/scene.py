@@ -226,7 +226,7 @@ class SynthScene:
         away = ground - camera.position
         flat = float(np.hypot(away[0], away[1]))
         down = np.degrees(np.arctan2(camera.position[2] - tall * 0.55, max(flat, 0.1)))
-        elevation = int(np.clip(round(down / ELEVATION_STEP), 0, 7))
+        elevation = int(np.clip(round(down / ELEVATION_STEP), 0, 6))
         turn = standing.heading - np.arctan2(away[1], away[0])
         azimuth = round(turn / (2 * np.pi) * AZIMUTHS) % AZIMUTHS
         phase = -1
