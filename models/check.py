@@ -22,9 +22,9 @@ from edge.detect.recognise import FAMILIES
 from edge.embed import Embedder, golden_row, open_embedder
 from edge.models_dir import model_at
 from edge.runtime import Session, inspect, quota_threads
-from reid.card import Card, Golden, InputSpec, Kind, ModelFile, sha256_of
+from reid.card import Card, Golden, InputSpec, Kind, ModelFile, sha256_of, verify_bytes
 from reid.golden import golden_image, golden_values
-from reid.model_errors import ModelError, WrongKind
+from reid.model_errors import ModelError, ModelUnreadable, WrongKind
 
 GUESSED_EMBEDDER = InputSpec(
     height=256,
@@ -114,7 +114,12 @@ def examine(
     detect, runtime = detect or DetectConfig(), runtime or RuntimeConfig()
     model = model_at(path)
     content = ModelFile(path, None).read()
-    session = inspect(content, name=path)
+    try:
+        session = inspect(content, name=path)
+    except ModelUnreadable:
+        if model.card is not None:
+            verify_bytes(path, content, model.card)  # says more: cut short, or another file
+        raise
     kind, kind_from = kind_of(model, session)
     report = Report(
         file=path,

@@ -1,0 +1,408 @@
+"""Does a model arrive whole, resumed and checked, and does nothing else get into the folder?"""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from models.catalogue import (
+    Entry,
+    FileInTheWay,
+    LicenceNotAccepted,
+    NotInCatalogue,
+    find_entry,
+    pull,
+    read_catalogue,
+)
+from models.cli import app
+from models.download import DownloadError, fetch
+from reid import toml
+from reid.card import read_card
+from reid.model_errors import CardInvalid
+from tests.unit.edge.tiny_models import embedder_card, mean_embedder
+
+
+class Mirror(http.server.ThreadingHTTPServer):
+    """A mirror on loopback that behaves as a test wants; remembers what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self, behave: Callable[[_Handler], None]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.behave = behave
+        self.ranges: list[str | None] = []
+        self.closing = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Mirror
+
+    def do_GET(self) -> None:
+        self.server.ranges.append(self.headers.get("Range"))
+        self.server.behave(self)
+
+    def log_message(self, *_: object) -> None:
+        """Tests print enough."""
+
+    def answer(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+
+@pytest.fixture
+def mirror() -> Iterator[Callable[[Callable[[_Handler], None]], Mirror]]:
+    running: list[tuple[Mirror, threading.Thread]] = []
+
+    def start(behave: Callable[[_Handler], None]) -> Mirror:
+        server = Mirror(behave)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        running.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in running:
+        server.closing.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=10.0)
+
+
+Start = Callable[[Callable[[_Handler], None]], Mirror]
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> bytes:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    return mean_embedder(folder / "m.onnx", dimension=4096).read_bytes()
+
+
+@pytest.fixture
+def entry(tmp_path: Path, content: bytes) -> Entry:
+    assert content
+    path = tmp_path / "made" / "m.onnx"
+    return Entry(embedder_card(path, dimension=4096, name="public", licence="MIT"), ())
+
+
+def whole(content: bytes) -> Callable[[_Handler], None]:
+    """A proper server, with ranges."""
+
+    def behave(handler: _Handler) -> None:
+        asked = handler.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        if asked:
+            at = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            handler.answer(206, content[start:], Content_Range=at)
+        else:
+            handler.answer(200, content, Content_Length=str(len(content)))
+
+    return behave
+
+
+def cut_at(content: bytes, cuts: list[int]) -> Callable[[_Handler], None]:
+    """Promises everything, breaks off after so many bytes, one cut after the other."""
+    proper = whole(content)
+
+    def behave(handler: _Handler) -> None:
+        if not cuts:
+            proper(handler)
+            return
+        asked = handler.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        at = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        handler.answer(
+            206 if asked else 200,
+            content[start : cuts.pop(0)],
+            Content_Length=str(len(content) - start),
+            **({"Content_Range": at} if asked else {}),
+        )
+
+    return behave
+
+
+def pulled(entry: Entry, folder: Path, *mirrors: str, **options: float) -> Path:
+    return pull(entry, folder, accept=lambda card: True, mirrors=mirrors, **options)
+
+
+def test_a_model_arrives_with_its_card(
+    mirror: Start, entry: Entry, content: bytes, tmp_path: Path
+) -> None:
+    server = mirror(whole(content))
+    seen: list[tuple[int, int]] = []
+
+    path = pull(
+        entry,
+        tmp_path / "models",
+        accept=lambda card: True,
+        mirrors=[server.url],
+        progress=lambda done, total: seen.append((done, total)),
+    )
+
+    assert path.read_bytes() == content
+    assert read_card(path.with_suffix(".toml")) == entry.card
+    assert seen[-1] == (len(content), len(content))
+    assert sorted(p.name for p in path.parent.iterdir()) == ["m.onnx", "m.toml"]
+
+
+def test_a_cut_transfer_goes_on_where_it_stopped(
+    mirror: Start, entry: Entry, content: bytes, tmp_path: Path
+) -> None:
+    server = mirror(cut_at(content, [1000, 5000]))
+
+    path = pulled(entry, tmp_path / "models", server.url)
+
+    assert path.read_bytes() == content
+    assert server.ranges == [None, "bytes=1000-", "bytes=5000-"]
+
+
+def test_a_later_pull_goes_on_where_the_last_one_was_cut(
+    mirror: Start, entry: Entry, content: bytes, tmp_path: Path
+) -> None:
+    broken = mirror(cut_at(content, [100, 200, 300, 400]))
+    with pytest.raises(DownloadError, match="cut after 300 of"):
+        pulled(entry, tmp_path / "models", broken.url)
+    server = mirror(whole(content))
+
+    path = pulled(entry, tmp_path / "models", server.url)
+
+    assert path.read_bytes() == content
+    assert server.ranges == ["bytes=300-"]
+
+
+def test_a_mirror_without_ranges_is_read_from_the_start(
+    mirror: Start, entry: Entry, content: bytes, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / ".m.onnx.part").write_bytes(content[:700])
+    server = mirror(lambda handler: handler.answer(200, content))
+
+    assert pulled(entry, folder, server.url).read_bytes() == content
+
+
+def test_a_wrong_beginning_of_another_day_is_thrown_away(
+    mirror: Start, entry: Entry, content: bytes, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / ".m.onnx.part").write_bytes(b"x" * 700)
+    server = mirror(whole(content))
+
+    assert pulled(entry, folder, server.url).read_bytes() == content
+    assert server.ranges == ["bytes=700-", None]
+
+
+def _wrong(content: bytes) -> Callable[[_Handler], None]:
+    return lambda handler: handler.answer(200, bytes(len(content)))
+
+
+def _endless(content: bytes) -> Callable[[_Handler], None]:
+    def behave(handler: _Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        try:
+            while not handler.server.closing.is_set():
+                handler.wfile.write(bytes(65536))
+        except OSError:
+            pass  # the client hung up, as it should
+
+    return behave
+
+
+def _page(content: bytes) -> Callable[[_Handler], None]:
+    return lambda handler: handler.answer(200, b"<html>please log in</html>")
+
+
+def _missing(content: bytes) -> Callable[[_Handler], None]:
+    return lambda handler: handler.answer(404, b"")
+
+
+def _to_a_file(content: bytes) -> Callable[[_Handler], None]:
+    return lambda handler: handler.answer(302, b"", Location="file:///etc/passwd")
+
+
+def _in_a_circle(content: bytes) -> Callable[[_Handler], None]:
+    return lambda handler: handler.answer(302, b"", Location="/again")
+
+
+def _rubbish(content: bytes) -> Callable[[_Handler], None]:
+    return lambda handler: handler.wfile.write(b"\x00\xff" * 4000) and None
+
+
+def _silent(content: bytes) -> Callable[[_Handler], None]:
+    def behave(handler: _Handler) -> None:
+        handler.server.closing.wait(timeout=20.0)
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("behave", "reason"),
+    [
+        (_wrong, "gave another file: sha256"),
+        (_endless, "sends more than the"),
+        (_page, "cut after 26 of"),
+        (_missing, "answers 404"),
+        (_to_a_file, "answers 302"),
+        (_in_a_circle, "answers 302"),
+        (_rubbish, "BadStatusLine|RemoteDisconnected|LineTooLong"),
+        (_silent, "timed out"),
+    ],
+)
+def test_a_bad_mirror_is_left_for_the_next_one(
+    behave: Callable[[bytes], Callable[[_Handler], None]],
+    reason: str,
+    mirror: Start,
+    entry: Entry,
+    content: bytes,
+    tmp_path: Path,
+) -> None:
+    bad, good = mirror(behave(content)), mirror(whole(content))
+
+    with pytest.raises(DownloadError, match=reason):
+        pulled(entry, tmp_path / "alone", bad.url, timeout_s=0.3)
+    path = pulled(entry, tmp_path / "models", bad.url, good.url, timeout_s=0.3)
+
+    assert path.read_bytes() == content
+    assert not (tmp_path / "alone" / "m.onnx").exists()
+    assert not (tmp_path / "alone" / "m.toml").exists()
+
+
+def test_a_closed_port_is_named_with_what_to_do(entry: Entry, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"127\.0\.0\.1:9/m\.onnx: .*--mirror URL_OR_FOLDER"):
+        pulled(entry, tmp_path, "http://127.0.0.1:9")
+
+
+def test_credentials_of_a_mirror_stay_out_of_messages(entry: Entry, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError) as failed:
+        pulled(entry, tmp_path, "http://me:secret@127.0.0.1:9")
+
+    assert "secret" not in str(failed.value)
+
+
+def test_a_local_folder_is_a_mirror(entry: Entry, content: bytes, tmp_path: Path) -> None:
+    path = pulled(entry, tmp_path / "models", str(tmp_path / "made"))
+
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("held", "reason"),
+    [(b"short", "has 5 bytes, the file has"), (None, "No such file")],
+)
+def test_a_local_folder_is_checked_as_well(
+    held: bytes | None, reason: str, entry: Entry, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    if held is not None:
+        (other / "m.onnx").write_bytes(held)
+
+    with pytest.raises(DownloadError, match=reason):
+        pulled(entry, tmp_path / "models", str(other))
+
+
+def test_nothing_is_fetched_before_the_licence_is_accepted(
+    mirror: Start, entry: Entry, content: bytes, tmp_path: Path
+) -> None:
+    server = mirror(whole(content))
+
+    with pytest.raises(LicenceNotAccepted, match=r"MIT.*--yes"):
+        pull(entry, tmp_path / "models", accept=lambda card: False, mirrors=[server.url])
+
+    assert server.ranges == []
+    assert not (tmp_path / "models").exists()
+
+
+def test_another_file_of_that_name_is_not_overwritten(entry: Entry, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"mine")
+
+    with pytest.raises(FileInTheWay):
+        pulled(entry, tmp_path, str(tmp_path / "made"))
+
+    assert (tmp_path / "m.onnx").read_bytes() == b"mine"
+
+
+def test_a_file_that_is_there_is_not_fetched_again(
+    mirror: Start, entry: Entry, content: bytes, tmp_path: Path
+) -> None:
+    server = mirror(whole(content))
+    pulled(entry, tmp_path / "models", server.url)
+
+    pulled(entry, tmp_path / "models", server.url)
+
+    assert len(server.ranges) == 1
+
+
+def test_with_a_mirror_given_the_public_addresses_are_not_asked(
+    mirror: Start, entry: Entry, content: bytes, tmp_path: Path
+) -> None:
+    public = mirror(whole(content))
+    listed = Entry(entry.card, (f"{public.url}/m.onnx",))
+
+    with pytest.raises(DownloadError):
+        pulled(listed, tmp_path / "models", "http://127.0.0.1:9")
+    assert public.ranges == []
+    pulled(listed, tmp_path / "models")
+
+    assert len(public.ranges) == 1
+
+
+def test_the_packaged_catalogue_is_whole() -> None:
+    entries = read_catalogue()
+
+    assert len({entry.card.name for entry in entries}) == len(entries)
+    assert find_entry("yolox-nano", entries).urls
+    with pytest.raises(NotInCatalogue, match="it has yolox-nano"):
+        find_entry("yolo99", entries)
+
+
+@pytest.mark.parametrize("text", ["= =", '[[model]]\nurls = ["ftp://x"]', "[[model]]\nurls = []"])
+def test_a_catalogue_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.toml"
+    path.write_text(text)
+
+    with pytest.raises(CardInvalid):
+        read_catalogue(path)
+
+
+def test_an_empty_list_of_places_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="no address is known"):
+        fetch([], tmp_path / "m.onnx", sha256="0" * 64, size=1)
+
+
+def test_the_command_pulls_and_asks_for_the_licence(
+    mirror: Start, entry: Entry, content: bytes, tmp_path: Path
+) -> None:
+    server = mirror(whole(content))
+    catalogue = tmp_path / "catalogue.toml"
+    card = entry.card.model_dump(exclude_none=True, exclude_unset=True)
+    catalogue.write_text(toml.dumps({"model": [{"urls": [server.url + "/m"], "card": card}]}))
+    command = ["pull", "public", "--catalogue", str(catalogue), "--models-dir", str(tmp_path / "m")]
+
+    refused = CliRunner().invoke(app, command)
+    accepted = CliRunner().invoke(app, [*command, "--yes"])
+
+    assert (refused.exit_code, accepted.exit_code) == (3, 0)
+    assert "MIT" in refused.stderr
+    assert (tmp_path / "m" / "m.onnx").read_bytes() == content
+    assert "public: " in accepted.stdout

@@ -1,0 +1,256 @@
+"""Does `edge-models` say what a file is, write a true card, and choose and undo models?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from edge.config import DetectConfig, EmbedConfig
+from edge.detect import open_detector
+from edge.embed import open_embedder
+from edge.model_pointer import read_pointer
+from edge.models_dir import find_model, model_at
+from models.cli import app
+from reid.card import read_card
+from tests.unit.edge.tiny_models import (
+    ONE_THREAD,
+    constant_detector,
+    detector_card,
+    embedder_card,
+    mean_embedder,
+    yolox_rows,
+)
+
+
+def ran(*command: str) -> Result:
+    return CliRunner().invoke(app, list(command))
+
+
+def checked(path: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    result = ran("check", str(path), "--json", "--seconds", "0", *options)
+    return result.exit_code, json.loads(result.stdout)
+
+
+def yolox(path: Path) -> Path:
+    rows = yolox_rows([(16, 30, 16, 40, 0.9)], raw=True)
+    return constant_detector(path, {"output": rows})
+
+
+def facts(report: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {line["what"]: (line["value"], line["from"]) for line in report["does"]}
+
+
+def test_a_detector_without_a_card_is_described(tmp_path: Path) -> None:
+    code, report = checked(yolox(tmp_path / "d.onnx"))
+
+    found = facts(report)
+    assert (code, report["kind"], report["card_from"]) == (0, "detector", "")
+    assert report["inputs"] == ["images 1×3×64×64 float32"]
+    assert found["family"] == ("yolox", "shapes and values of one run")
+    assert found["input"] == ("64×64 BGR 0..255, letterbox_top_left", "usual for yolox")
+    assert found["golden output"][0] == "not checked"
+    assert report["speed"][0]["runtime"] == "onnxruntime f32"
+    assert report["speed"][0]["ms"] > 0
+
+
+def test_an_embedder_without_a_card_would_be_refused(tmp_path: Path) -> None:
+    code, report = checked(mean_embedder(tmp_path / "e.onnx"))
+
+    assert (code, report["kind"]) == (3, "embedder")
+    assert "--write-card" in report["trouble"]
+
+
+def test_a_written_card_makes_an_embedder_usable(tmp_path: Path) -> None:
+    path = mean_embedder(tmp_path / "e.onnx")
+
+    code, report = checked(path, "--write-card", "--licence", "MIT", "--made-by", "us")
+
+    card = read_card(tmp_path / "e.toml")
+    assert code == 0
+    assert facts(report)["golden output"][0] == "as on the card"
+    assert (card.licence, card.commercial_use, card.dimension) == ("MIT", False, 8)
+    assert card.space_id == f"e-{card.sha256[:8]}"
+    assert "input guessed" in card.notes
+    open_embedder(model_at(path), ONE_THREAD, EmbedConfig())
+
+
+def test_what_is_said_about_the_input_stands_on_the_card(tmp_path: Path) -> None:
+    path = mean_embedder(tmp_path / "e.onnx")
+
+    result = ran(
+        *("check", str(path), "--write-card", "--colour", "bgr", "--range", "255"),
+        *("--mean", "0,0,0", "--std", "1,1,1", "--space-id", "mine", "--seconds", "0"),
+    )
+
+    card = read_card(tmp_path / "e.toml")
+    assert result.exit_code == 0
+    assert card.input is not None
+    assert (card.input.colour, card.input.range, card.input.mean) == ("bgr", 255, (0.0, 0.0, 0.0))
+    assert (card.space_id, card.notes) == ("mine", "")
+
+
+def test_a_written_card_keeps_a_detectors_family(tmp_path: Path) -> None:
+    path = yolox(tmp_path / "d.onnx")
+
+    code, report = checked(path, "--write-card")
+
+    assert code == 0
+    assert facts(report)["family"] == ("yolox", str(tmp_path / "d.toml"))
+    detector = open_detector(model_at(path), ONE_THREAD, DetectConfig())
+    found = detector.detect(np.zeros((64, 64, 3), np.uint8))
+    np.testing.assert_allclose(found.boxes, [[8, 10, 24, 50]], atol=0.05)
+
+
+def test_an_ambiguous_detector_is_told_apart_by_the_flag(tmp_path: Path) -> None:
+    path = constant_detector(tmp_path / "d.onnx", {"out": np.zeros((1, 300, 6), np.float32)})
+
+    refused, report = checked(path)
+    written, _ = checked(path, "--write-card", "--detector-family", "yolo26")
+
+    assert (refused, written) == (3, 0)
+    assert "could be yolo26 or yolo-rtdetr" in report["trouble"]
+    assert read_card(tmp_path / "d.toml").family == "yolo26"
+
+
+def test_a_card_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    path = mean_embedder(tmp_path / "e.onnx")
+    embedder_card(path, name="first")
+
+    kept = ran("check", str(path), "--write-card", "--name", "second")
+    forced = ran("check", str(path), "--write-card", "--name", "second", "--force")
+
+    assert (kept.exit_code, forced.exit_code) == (2, 0)
+    assert "--force" in kept.stderr
+    assert read_card(tmp_path / "e.toml").name == "second"
+
+
+def test_a_file_that_is_not_its_cards_is_refused(tmp_path: Path) -> None:
+    path = mean_embedder(tmp_path / "e.onnx", seed=1)
+    embedder_card(path)
+    mean_embedder(path, seed=2)
+
+    code, report = checked(path)
+
+    assert code == 3
+    assert "sha256" in report["trouble"]
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", None])
+def test_what_is_no_model_is_refused_with_one_line(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    if content is not None:
+        path.write_bytes(content)
+
+    result = ran("check", str(path))
+
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"edge-models: model {path}: ")
+
+
+@pytest.mark.parametrize("option", [("--mean", "1,2"), ("--colour", "red"), ("--range", "7")])
+def test_a_wrong_option_is_named(option: tuple[str, str], tmp_path: Path) -> None:
+    path = mean_embedder(tmp_path / "e.onnx")
+
+    result = ran("check", str(path), "--write-card", *option)
+
+    assert result.exit_code == 2
+    assert not (tmp_path / "e.toml").exists()
+
+
+def test_for_people_it_is_a_table(tmp_path: Path) -> None:
+    result = ran("check", str(yolox(tmp_path / "d.onnx")), "--seconds", "0")
+
+    assert result.exit_code == 0
+    assert "IoU 0.65" in result.stdout
+    assert "licence unknown" in result.stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("a", "b")):
+        embedder_card(mean_embedder(tmp_path / f"{name}.onnx", seed=seed), space_id=f"space-{name}")
+    detector_card(yolox(tmp_path / "d.onnx"))
+    return tmp_path
+
+
+def test_a_model_is_chosen_and_the_choice_undone(folder: Path) -> None:
+    at = ("--models-dir", str(folder))
+
+    codes = [ran("use", name, *at).exit_code for name in ("a", "d", "b")]
+    chosen = find_model("default", "embedder", folder).name
+    undone = ran("rollback", *at)
+    before = find_model("default", "embedder", folder).name
+    other = ran("rollback", "detector", *at)
+
+    assert codes == [0, 0, 0]
+    assert (chosen, before) == ("b", "a")
+    assert undone.stdout == "embedder: a from now on\n"
+    assert other.stdout == "detector: default from now on\n"
+    assert find_model("default", "embedder", folder).name == "a"
+
+
+def test_a_model_that_the_box_would_refuse_is_not_chosen(folder: Path) -> None:
+    path = folder / "a.onnx"
+    path.write_bytes(path.read_bytes()[:-5])
+
+    result = ran("use", "a", "--models-dir", str(folder))
+
+    assert result.exit_code == 3
+    assert "cut short" in result.stderr
+    assert read_pointer(folder).chosen("embedder") is None
+
+
+def test_an_unknown_name_is_refused(folder: Path) -> None:
+    result = ran("use", "zebra", "--models-dir", str(folder))
+
+    assert result.exit_code == 3
+    assert "a, b" in result.stderr
+
+
+def test_nothing_to_undo_is_said(folder: Path) -> None:
+    result = ran("rollback", "--models-dir", str(folder))
+
+    assert result.exit_code == 2
+    assert "nothing to roll back" in result.stderr
+
+
+def test_without_a_models_folder_the_flag_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGE_MODELS_DIR", raising=False)
+
+    result = ran("use", "a")
+
+    assert result.exit_code == 2
+    assert "--models-dir DIR or set EDGE_MODELS_DIR" in result.stderr
+
+
+def test_the_list_shows_installed_public_bare_and_broken(folder: Path) -> None:
+    mean_embedder(folder / "bare.onnx")
+    mean_embedder(folder / "broken.onnx").with_suffix(".toml").write_text("kind = 1")
+    ran("use", "b", "--models-dir", str(folder))
+
+    result = ran("list", "--models-dir", str(folder), "--json")
+    for_people = ran("list", "--models-dir", str(folder))
+
+    listed = json.loads(result.stdout)
+    notes = {row["name"]: row["note"] for row in listed["models"]}
+    assert notes["b"] == "default"
+    assert notes["a"] == ""
+    assert notes["yolox-nano"] == "edge-models pull yolox-nano"
+    assert listed["without_card"] == [str(folder / "bare.onnx")]
+    assert len(listed["broken_cards"]) == 1
+    assert "edge-models pull yolox-nano" in for_people.stdout
+
+
+@pytest.mark.shared
+def test_the_public_files_are_known_by_their_checksum(shared_dir: Path) -> None:
+    code, report = checked(shared_dir / "models" / "yolox_nano.onnx")
+
+    assert code == 0
+    assert report["card_from"] == "the catalogue of known public files"
