@@ -135,7 +135,7 @@ def _sample(config: Config) -> tuple[SourceConfig, ...]:
     log.warning("no public sample clip can be had here; watching our rendered street instead")
     return tuple(
         SourceConfig(name=f"street-{camera}", url=f"{_STREET}&camera={camera}")
-        for camera in range(2)
+        for camera in (1, 2)
     )
 
 
