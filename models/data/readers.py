@@ -7,6 +7,7 @@ skipped in silence. A split is what the set's authors publish, or is said here w
     market1501    bounding_box_train/ query/ bounding_box_test/   0002_c1s1_000451_03.jpg
     dukemtmc      the same folders                                0001_c2_f0046182.jpg
     cuhk03        train/ val/                                     0001_c1_0.jpg
+    cuhk03-train  the same, judged on the people of train/
     msmt17        list_train.txt list_val.txt list_query.txt list_gallery.txt and train/ test/
     viper         cam_a/ cam_b/                                   000_45.bmp
     grid          probe/ gallery/                                 0001_1_25004_107_32_106_221.jpeg
@@ -49,6 +50,12 @@ class Dataset:
     train: list[Sample] = field(default_factory=list)
     query: list[Sample] = field(default_factory=list)
     gallery: list[Sample] = field(default_factory=list)
+    judged_parts: tuple[str, ...] = ("query", "gallery")
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The "set:part" whose people query and gallery show, as cards list training data."""
+        return tuple(f"{self.name}:{part}" for part in self.judged_parts)
 
     def part(self, names: Iterable[str]) -> list[Sample]:
         """Samples of several parts together: "train", "query", "gallery"."""
@@ -109,6 +116,21 @@ def cuhk03(images: Images) -> Dataset:
         train,
         [sample for sample in val if sample.camera == 1],
         [sample for sample in val if sample.camera == 2],
+    )
+
+
+def cuhk03_train(images: Images) -> Dataset:
+    """The 743 people of CUHK03's `train/` as a target: query = camera 1, gallery = camera 2.
+
+    For models that never saw them; eight times the people of `val/`.
+    """
+    train = cuhk03(images).train
+    return Dataset(
+        "cuhk03",
+        images,
+        query=[sample for sample in train if sample.camera == 1],
+        gallery=[sample for sample in train if sample.camera == 2],
+        judged_parts=("train",),
     )
 
 
@@ -217,6 +239,7 @@ READERS: dict[str, Callable[[Images], Dataset]] = {
     "market1501": market1501,
     "dukemtmc": dukemtmc,
     "cuhk03": cuhk03,
+    "cuhk03-train": cuhk03_train,
     "msmt17": msmt17,
     "viper": viper,
     "grid": grid,

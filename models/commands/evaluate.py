@@ -1,0 +1,94 @@
+"""`edge-models evaluate`: judge a model by the field's protocols."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="ONNX file (with or without card) or .pth.")],
+    data: Annotated[Path, typer.Option(help="Folder or tar of the data set.")],
+    protocol: Annotated[str, typer.Option(help="market1501, cuhk03, …; coco-person: detectors.")],
+    metric: Annotated[str, typer.Option(help="cosine or euclidean.")] = "cosine",
+    flip: Annotated[bool, typer.Option(help="Add the mirrored crop's vector.")] = False,
+    rerank: Annotated[bool, typer.Option(help="k-reciprocal re-ranking (slow).")] = False,
+    height: Annotated[int, typer.Option(help="Input height where no card says it.")] = 256,
+    width: Annotated[int, typer.Option(help="Input width where no card says it.")] = 128,
+    threads: Annotated[int, typer.Option(help="Threads of the runtime; 0: all allowed.")] = 0,
+    page: Annotated[
+        Path | None, typer.Option(help="Write a page of ranked results, for your eyes only.")
+    ] = None,
+    trained_on_this: Annotated[
+        bool, typer.Option(help="Judge even on people the model was trained on.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Rank-1/5/10, mAP and mINP in %, with the very embedding code of the box."""
+    if protocol == "coco-person":
+        from models.evaluate_detector import print_evaluation
+
+        print_evaluation(model, data, threads=threads or 1, as_json=as_json)
+        return
+
+    from models.checkpoints import CheckpointError
+    from models.data.errors import DataError
+    from models.data.readers import open_dataset
+    from models.evaluate import TrainedOnThis, open_model, refuse_trained_people
+    from models.evaluate import evaluate as judge
+    from models.ranked_page import write_page
+    from reid.model_errors import ModelError
+
+    console = Console(stderr=True)
+    if metric not in ("cosine", "euclidean"):
+        raise typer.BadParameter(f"{metric!r} is neither cosine nor euclidean", param_hint="metric")
+    try:
+        dataset = open_dataset(protocol, data)
+        if not dataset.query:
+            raise DataError(f"{dataset.name} at {data} has no query part to judge by")
+        opened = open_model(model, size=(height, width), threads=threads)
+        if not trained_on_this:
+            refuse_trained_people(opened, dataset)
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(f"embedding {dataset.name}", total=None)
+            scores, query, gallery = judge(
+                opened,
+                dataset,
+                metric="cosine" if metric == "cosine" else "euclidean",
+                flip=flip,
+                reranked=rerank,
+                insist=True,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        if page is not None:
+            write_page(page, dataset, query, gallery)
+    except (DataError, TrainedOnThis) as error:
+        console.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from error
+    except (ModelError, CheckpointError) as error:
+        console.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(3) from error
+
+    if as_json:
+        facts = {"model": str(model), "protocol": protocol, "metric": metric}
+        typer.echo(json.dumps(facts | {"flip": flip, "rerank": rerank} | scores.as_dict()))
+        return
+    table = Table(title=f"{model.name} on {protocol}, {metric}", caption=f"{scores.queries} queries")
+    for name in ("rank-1", "rank-5", "rank-10", "mAP", "mINP"):
+        table.add_column(name, justify="right")
+    figures = (scores.rank1, scores.rank5, scores.rank10, scores.map, scores.minp)
+    table.add_row(*(f"{value:.2f}" for value in figures))
+    Console().print(table)
+    if scores.unanswerable:
+        console.print(f"{scores.unanswerable} queries have no right answer in the gallery")

@@ -1,0 +1,67 @@
+"""`edge-models train`: train an OSNet or a detector by a recipe."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("train")(train)
+
+
+def train(
+    config: Annotated[Path, typer.Option(help="Recipe, e.g. models/recipes/osnet_x0_25.toml.")],
+    packs: Annotated[Path, typer.Option(help="Folder of the packs that the recipe names.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; a run there is taken up again.")],
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads on the CPU; 0: torch's default.")] = 0,
+    stop_after_s: Annotated[
+        float | None, typer.Option(help="Save and stop after this time; go on with the same call.")
+    ] = None,
+    evaluate_every: Annotated[int, typer.Option(help="Epochs between measurements.")] = 5,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Detectors: a raw YOLOX ONNX to learn from as well.")
+    ] = None,
+) -> None:
+    """Train by a recipe; stop at any time, the same call goes on where it stopped."""
+    console = Console(stderr=True)
+    try:
+        kind = tomllib.loads(config.read_text()).get("kind")
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        console.print(f"{config}: {error}; give a recipe", style="red", markup=False)
+        raise typer.Exit(2) from error
+    if kind == "detector":
+        import models.train_detector
+
+        models.train_detector.run(
+            config, pack=packs, out=out, stop_after_s=stop_after_s, resume=True, device=device,
+            threads=threads or 1, teacher=teacher,
+        )  # fmt: skip
+        return
+
+    import torch
+
+    from models.checkpoints import CheckpointError
+    from models.data.errors import DataError
+    from models.recipe import RecipeError, read_recipe
+    from models.train import Run
+
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        run = Run(read_recipe(config), packs=packs, folder=out, device=device)
+        run.train(
+            stop_after_s=float("inf") if stop_after_s is None else stop_after_s,
+            evaluate_every=evaluate_every,
+        )
+    except (RecipeError, DataError, CheckpointError) as error:
+        console.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from error
+    state = "done" if run.finished else f"stopped at step {run.step} of {run.steps}"
+    console.print(f"{state}; weights in {out / 'last.pth'}: edge-models export makes a model of it")

@@ -1,0 +1,253 @@
+"""How well a model tells people apart, by the field's protocols, with the box's own embedding.
+
+Promise: crops go through `edge.embed`, the code that runs on the box, ONNX or checkpoint alike
+(a checkpoint is exported first). A model is not judged on people it was trained on: where its card
+or checkpoint says so, `TrainedOnThis` is raised unless the caller insists.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.config import EmbedConfig, RuntimeConfig
+from edge.embed import Embedder, open_embedder
+from edge.preprocess import Planes
+from edge.runtime import Precision, RuntimeName, Session, inspect, open_session
+from models import ranking
+from models.data.readers import Dataset, Sample
+from models.export import describe, input_spec, space_of, to_onnx, write_model
+from models.ranking import Features, Metric, Scores
+from models.rerank import rerank
+from reid.card import ModelFile, card_path, read_card
+
+BATCH = 16
+Progress = Callable[[int, int], None]
+
+
+class TrainedOnThis(Exception):
+    """The model was trained on people of the set it should be judged on.
+
+    Attributes: model, sources (the overlapping parts).
+    """
+
+    def __init__(self, model: str, sources: Sequence[str]) -> None:
+        self.model, self.sources = model, tuple(sources)
+        super().__init__(
+            f"{model} was trained on {', '.join(sources)}: figures on these people say nothing; "
+            "judge it on another set, or insist with --trained-on-this"
+        )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model ready to be judged.
+
+    Attributes:
+        embedder: the box's embedder; its rows have unit length.
+        session, planes: the same network and preprocessing without the normalisation of length,
+            for Euclidean distances.
+        trained_on: "set:part" of its card; empty where nothing is known.
+    """
+
+    name: str
+    embedder: Embedder
+    session: Session
+    planes: Planes
+    trained_on: tuple[str, ...]
+
+
+def open_model(
+    path: Path,
+    *,
+    size: tuple[int, int] = (256, 128),
+    threads: int = 0,
+    runtime: RuntimeName = "onnxruntime",
+    precision: Precision = "f32",
+) -> Judged:
+    """Open an ONNX file or a checkpoint for evaluation.
+
+    Args:
+        size: input height and width, where neither card nor checkpoint says it.
+        threads: of the runtime; 0 takes the box's own default.
+
+    Raises:
+        ModelError, CheckpointError: the file cannot be used.
+    """
+    config = RuntimeConfig(threads=threads)
+    with tempfile.TemporaryDirectory() as folder:
+        if path.suffix == ".onnx":
+            file, trained_on = _onnx_file(path, size, Path(folder))
+        else:
+            file, trained_on = _checkpoint_file(path, size, Path(folder))
+        content = file.read()
+        embedder = open_embedder(
+            file, config, EmbedConfig(max_batch=BATCH), backend=runtime, precision=precision
+        )
+    session = open_session(
+        content, name=path, config=config, runtime=runtime, precision=precision
+    )
+    return Judged(path.name, embedder, session, Planes(embedder.input), trained_on)
+
+
+def _onnx_file(path: Path, size: tuple[int, int], folder: Path) -> tuple[ModelFile, tuple[str, ...]]:
+    if card_path(path).is_file():
+        card = read_card(card_path(path))
+        return ModelFile(path, card), card.training_data
+    # no card: an OSNet as published, fed as published
+    content = path.read_bytes()
+    shape = inspect(content, name=path).inputs[0].shape
+    height, width = shape[2] or size[0], shape[3] or size[1]
+    copy = folder / "model.onnx"
+    card = describe(
+        content,
+        copy,
+        name=path.stem,
+        spec=input_spec(height, width),
+        space_id=space_of(path.stem, content),
+        variant_id="float32",
+        training_data=(),
+        licence="unknown",
+        made_by="unknown",
+    )
+    write_model(content, card, copy)
+    return ModelFile(copy, card), ()
+
+
+def _checkpoint_file(
+    path: Path, size: tuple[int, int], folder: Path
+) -> tuple[ModelFile, tuple[str, ...]]:
+    from models import checkpoints  # torch takes seconds to import; an ONNX file needs none
+
+    contents = checkpoints.read(path)
+    trained_on = tuple(str(source) for source in contents.get("trained_on", ()))
+    stage = contents.get("input", {})
+    height, width = stage.get("height", size[0]), stage.get("width", size[1])
+    content = to_onnx(checkpoints.load(path), height, width)
+    copy = folder / "model.onnx"
+    card = describe(
+        content,
+        copy,
+        name=path.stem,
+        spec=input_spec(height, width),
+        space_id=space_of(path.stem, content),
+        variant_id="float32",
+        training_data=trained_on,
+    )
+    write_model(content, card, copy)
+    return ModelFile(copy, card), trained_on
+
+
+def refuse_trained_people(model: Judged, dataset: Dataset) -> None:
+    """Raise TrainedOnThis where the card lists a part that the set is judged on."""
+    judged = {dataset.name, *dataset.judged}
+    overlap = sorted(set(model.trained_on) & judged)
+    if overlap:
+        raise TrainedOnThis(model.name, overlap)
+
+
+def embed_samples(
+    model: Judged,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    *,
+    metric: Metric = "cosine",
+    flip: bool = False,
+    progress: Progress | None = None,
+) -> Features:
+    """Embeddings (n, 512) of samples, in their order.
+
+    Args:
+        metric: "cosine" gives unit rows by the box's embedder; "euclidean" rows as the network
+            gives them.
+        flip: add the mirrored crop's row before any normalisation of the sum.
+    """
+    rows: list[Features] = []
+    waiting: list[NDArray[np.uint8]] = []
+    done = 0
+
+    def flush() -> None:
+        nonlocal done
+        if not waiting:
+            return
+        embed = model.embedder.embed if metric == "cosine" else lambda crops: _raw(model, crops)
+        found = embed(waiting)
+        if flip:
+            found = found + embed([np.ascontiguousarray(crop[:, ::-1]) for crop in waiting])
+        rows.append(ranking.unit(found) if flip and metric == "cosine" else found)
+        done += len(waiting)
+        waiting.clear()
+        if progress is not None:
+            progress(done, len(samples))
+
+    for image in dataset.images.all([sample.name for sample in samples], dataset.name):
+        waiting.append(image)
+        if len(waiting) == BATCH:
+            flush()
+    flush()
+    return np.concatenate(rows) if rows else np.empty((0, model.embedder.dimension), np.float32)
+
+
+def _raw(model: Judged, crops: Sequence[NDArray[np.uint8]]) -> Features:
+    import cv2
+
+    spec = model.embedder.input
+    batch = np.empty((len(crops), 3, spec.height, spec.width), np.float32)
+    for slot, crop in enumerate(crops):
+        size = (spec.width, spec.height)
+        scaled = cv2.resize(crop, size, interpolation=cv2.INTER_LINEAR)
+        model.planes.write(scaled.astype(np.uint8, copy=False), batch[slot])
+    out = model.session.run({model.session.inputs[0].name: batch})[0]
+    return np.array(out, np.float32)
+
+
+def labels(samples: Sequence[Sample]) -> tuple[ranking.Labels, ranking.Labels]:
+    """(persons, cameras) of samples, each (n,)."""
+    people = np.array([sample.person for sample in samples], np.int64)
+    return people, np.array([sample.camera for sample in samples], np.int64)
+
+
+def score_features(
+    query: Features,
+    gallery: Features,
+    dataset: Dataset,
+    *,
+    metric: Metric = "cosine",
+    reranked: bool = False,
+) -> Scores:
+    """Scores of a set's query and gallery features, in the set's order."""
+    if reranked:
+        blocks = rerank(ranking.unit(query), ranking.unit(gallery))
+    else:
+        blocks = ranking.distances(query, gallery, metric)
+    return ranking.score(blocks, *labels(dataset.query), *labels(dataset.gallery))
+
+
+def evaluate(
+    model: Judged,
+    dataset: Dataset,
+    *,
+    metric: Metric = "cosine",
+    flip: bool = False,
+    reranked: bool = False,
+    insist: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Scores, Features, Features]:
+    """Judge a model: (scores, query features, gallery features).
+
+    Raises:
+        TrainedOnThis: its card lists the people it would be judged on, and `insist` is false.
+        UnreadableImages: some images do not decode.
+    """
+    if not insist:
+        refuse_trained_people(model, dataset)
+    both = [*dataset.query, *dataset.gallery]
+    features = embed_samples(model, dataset, both, metric=metric, flip=flip, progress=progress)
+    query, gallery = features[: len(dataset.query)], features[len(dataset.query) :]
+    scores = score_features(query, gallery, dataset, metric=metric, reranked=reranked)
+    return scores, query, gallery
