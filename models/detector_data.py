@@ -79,7 +79,8 @@ class Picture:
 
     def decode(self) -> Image:
         """(h, w, 3) uint8 BGR."""
-        image = cv2.imdecode(np.frombuffer(self.encoded, np.uint8), cv2.IMREAD_COLOR)
+        data = np.frombuffer(self.encoded, np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         if image is None:
             raise DatasetError(Path(self.source) / self.name, "is no picture that can be decoded")
         return np.asarray(image, np.uint8)
@@ -151,7 +152,9 @@ def read_coco(path: Path) -> list[Picture]:
                     weight=float(image.get("weight", 1.0)),
                 )
             )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except DatasetError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(path, f"annotations.json is not COCO style: {error!r}") from error
     return pictures
 

@@ -344,6 +344,23 @@ def run(
     next_validation = state["share"] + 1.0 / _VALIDATIONS
     bar = tqdm(total=1000, initial=round(1000 * state["share"]), disable=not progress, unit="‰")
     detector.train()
+
+    def record() -> None:
+        entry = {
+            "share": round(clock.share(), 4),
+            "samples": state["samples"],
+            "seconds": round(time.monotonic() - started, 1),
+            "rate": recipe.rate(clock.share()),
+            **{k: round(v, 4) for k, v in log.items()},
+            "held_out_ap50": round(validate(), 4),
+        }
+        with (out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        if progress:
+            tqdm.write(json.dumps(entry))
+        plot(out / "log.jsonl", out / "curves.png")
+
+    stopped = False
     for batch in loader:
         losses = _step(detector, optimiser, batch, recipe, clock.share(), where)
         average.update(detector)
@@ -354,31 +371,19 @@ def run(
         bar.n = round(1000 * clock.share())
         bar.set_postfix({k: f"{v:.2f}" for k, v in log.items()}, refresh=False)
         bar.update(0)
-        over = clock.share() >= 1.0
-        stop = stop_after_s is not None and time.monotonic() - started > stop_after_s
-        if over or clock.share() >= next_validation:
+        if clock.share() >= next_validation and clock.share() < 1.0:
             next_validation += 1.0 / _VALIDATIONS
-            entry = {
-                "share": round(clock.share(), 4),
-                "samples": state["samples"],
-                "seconds": round(time.monotonic() - started, 1),
-                "rate": recipe.rate(clock.share()),
-                **{k: round(v, 4) for k, v in log.items()},
-                "held_out_ap50": round(validate(), 4),
-            }
-            with (out / "log.jsonl").open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-            if progress:
-                tqdm.write(json.dumps(entry))
-            plot(out / "log.jsonl", out / "curves.png")
-            detector.train()
-        if over or time.monotonic() - saved_at > _CHECKPOINT_S:
+            record()
+        if time.monotonic() - saved_at > _CHECKPOINT_S:
             checkpoint()
             saved_at = time.monotonic()
-        if stop:
+        stopped = stop_after_s is not None and time.monotonic() - started > stop_after_s
+        if stopped:
             break
     bar.close()
     checkpoint()
+    if log and not stopped:
+        record()
     return out / "detector.pt"
 
 
