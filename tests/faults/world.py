@@ -1,0 +1,432 @@
+"""A small world to break: a matcher, a box behind a fault proxy, their disks and clocks.
+
+Everything is a real process, a real file system (tmpfs where the machine lets us mount one), a real
+socket. `World.faults` names every kind of fault; each leaves the world running again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.box import EXIT_SPOOL_UNUSABLE
+from tests.faults.oracle import Captured, Ledger, SpoolState, Verdict, acked_but_absent, judge
+from tests.faults.proxy import Behaviour, FaultProxy
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RATE = 60.0
+BOX_DISK_MIB = 48
+SPOOL_BYTES = 6 << 20
+_FAKETIME = (
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+)
+
+
+class WorldBroken(Exception):
+    """The world did not come back after a fault: as bad as a lost sighting."""
+
+
+def faketime_library() -> str | None:
+    """Where libfaketime is; None: clocks cannot be moved here."""
+    return next((path for path in _FAKETIME if Path(path).exists()), None)
+
+
+@dataclass
+class World:
+    """One box, one matcher, and what may happen to them.
+
+    Args:
+        folder: everything lies here.
+        seed: of every choice.
+        plant: a bug to build in; see tests.faults.box and tests.faults.bad_matcher.
+        tmpfs: give the box a small disk of its own; needs the right to mount.
+    """
+
+    folder: Path
+    seed: int = 0
+    plant: str = ""
+    tmpfs: bool = True
+    journals: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    rolled_back: bool = False
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.proxy = FaultProxy()
+        self.box: subprocess.Popen[bytes] | None = None
+        self.matcher: subprocess.Popen[bytes] | None = None
+        self._mounted = False
+        self._starts = 0
+        self.box_dir = self.folder / "disk" / "box"
+        self.matcher_dir = self.folder / "matcher"
+        self.control = self.folder / "control.json"
+        self.log = self.folder / "log.txt"
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def __enter__(self) -> World:
+        (self.folder / "disk").mkdir(parents=True)
+        if self.tmpfs:
+            command = ["mount", "-t", "tmpfs", "-o", f"size={BOX_DISK_MIB}m", "tmpfs"]
+            self._mounted = not subprocess.run(
+                [*command, str(self.folder / "disk")], check=False, capture_output=True
+            ).returncode
+        self.box_dir.mkdir()
+        self.matcher_dir.mkdir()
+        for who in ("box", "matcher"):
+            (self.folder / f"{who}.time").write_text("+0\n")
+        self.set_control()
+        self.proxy.start()
+        self.start_matcher()
+        self.start_box()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (self.box, self.matcher):
+            if process is not None and process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGCONT)
+                process.kill()
+                process.wait()
+        self.proxy.stop()
+        if self._mounted:
+            subprocess.run(["umount", "-l", str(self.folder / "disk")], check=False)
+
+    def set_control(self, *, rate: float = RATE, shuffle: float = 0.0) -> None:
+        """What the running box does from now on."""
+        part = self.control.with_suffix(".part")
+        part.write_text(json.dumps({"rate": rate, "shuffle": shuffle}))
+        part.rename(self.control)
+
+    def _environment(self, who: str) -> dict[str, str]:
+        environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
+        library = faketime_library()
+        if library is not None:
+            environment |= {
+                "LD_PRELOAD": library,
+                "FAKETIME_TIMESTAMP_FILE": str(self.folder / f"{who}.time"),
+                "FAKETIME_NO_CACHE": "1",
+                # Otherwise it moves the monotonic clock, too, which no real step of UTC does.
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
+        return environment
+
+    def start_matcher(self) -> None:
+        """Start it on a free port and point the proxy there."""
+        ready = self.folder / "ready.json"
+        ready.unlink(missing_ok=True)
+        module = "tests.faults.bad_matcher" if self.plant == "early-ack" else "matcher.cli"
+        with self.log.open("ab") as log:
+            self.matcher = subprocess.Popen(
+                [
+                    sys.executable, "-m", module, "serve", "--listen", "127.0.0.1:0",
+                    "--data-dir", str(self.matcher_dir), "--metrics", "",
+                    "--ready-file", str(ready),
+                ],
+                stdout=log, stderr=log, cwd=ROOT, env=self._environment("matcher"),
+            )  # fmt: skip
+        self.wait(ready.exists, "the matcher to listen", 40)
+        host, _, port = json.loads(ready.read_text())["address"].rpartition(":")
+        self.proxy.target = (host, int(port))
+
+    def start_box(self, folder: Path | None = None, *, rate: float | None = None) -> None:
+        """Start the box, or a clone of it in another folder."""
+        process = self._spawn_box(folder or self.box_dir)
+        if folder is None:
+            self.box = process
+        if rate is not None:
+            self.set_control(rate=rate)
+
+    def _spawn_box(self, folder: Path) -> subprocess.Popen[bytes]:
+        self._starts += 1
+        journal = self.folder / f"journal-{self._starts}.txt"
+        journal.touch()
+        self.journals.append(journal)
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [
+                    sys.executable, "-m", "tests.faults.box", "--data-dir", str(folder),
+                    "--matcher", self.proxy.address, "--journal", str(journal),
+                    "--control", str(self.control), "--rate", str(RATE),
+                    "--max-bytes", str(SPOOL_BYTES), "--seed", str(self._starts),
+                    "--plant", self.plant if self.plant != "early-ack" else "",
+                ],
+                stdout=log, stderr=log, cwd=ROOT, env=self._environment("box"),
+            )  # fmt: skip
+
+    def kill(self, process: subprocess.Popen[bytes] | None) -> None:
+        """kill -9."""
+        assert process is not None
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait(20)
+
+    def stop(self, process: subprocess.Popen[bytes] | None) -> int:
+        """SIGTERM, and its exit code."""
+        assert process is not None
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        return process.wait(30)
+
+    def wait(self, condition: Callable[[], bool], what: str, within_s: float = 30.0) -> None:
+        """Wait for a condition; the world is broken if it does not come."""
+        deadline = time.monotonic() + within_s
+        while not condition():
+            if time.monotonic() > deadline:
+                tail = self.log.read_text(errors="replace")[-3000:]
+                raise WorldBroken(f"waited {within_s} s for {what}; last log:\n{tail}")
+            time.sleep(0.02)
+
+    def run_for(self, low_s: float, high_s: float) -> None:
+        """Let the world run: the time between faults is part of what is random."""
+        time.sleep(self.random.uniform(low_s, high_s))
+
+    def acked(self) -> int:
+        """Acks that the newest journal tells: shows that the world goes on."""
+        return self.journals[-1].read_text().count("\nA ")
+
+    # -- faults ----------------------------------------------------------------------------------
+
+    def faults(self) -> dict[str, Callable[[], None]]:
+        """Every kind of fault that this machine can do."""
+        kinds: dict[str, Callable[[], None]] = {
+            "kill_box": self.kill_box,
+            "kill_matcher": self.kill_matcher,
+            "stop_box": lambda: self._pause(self.box),
+            "stop_matcher": lambda: self._pause(self.matcher),
+            "cut_network": lambda: self._network(Behaviour(cut=True)),
+            "half_open": lambda: self._network(Behaviour(half_open=True), 0.5, 3.0),
+            "delay": lambda: self._network(Behaviour(delay_s=self.random.uniform(0.01, 0.1))),
+            "byte_limit": lambda: self._network(
+                Behaviour(byte_limit=self.random.randrange(200, 60_000))
+            ),
+            "shuffled_batches": self.shuffle,
+            "restored_ledger": self.restore_ledger,
+            "rolled_back_spool": self.roll_back_spool,
+            "cloned_box": self.clone_box,
+            "overflow": self.overflow,
+        }
+        if faketime_library() is not None:
+            kinds["clock_jump"] = self.jump_clock
+        if self._mounted:
+            kinds |= {"full_disk": self.fill_disk, "read_only_disk": self.read_only_disk}
+        return kinds
+
+    def happen(self, kind: str) -> None:
+        """Let one fault of this kind happen, and the world recover from it."""
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.faults()[kind]()
+
+    def kill_box(self) -> None:
+        """kill -9 in the middle of capturing, sometimes twice in a row."""
+        self.run_for(0.1, 0.8)
+        self.kill(self.box)
+        self.start_box()
+        if self.random.random() < 0.2:
+            self.run_for(0.0, 0.6)
+            self.kill(self.box)
+            self.start_box()
+
+    def kill_matcher(self) -> None:
+        """kill -9 while acks are under way; what was acked must be in the ledger."""
+        self.run_for(0.1, 0.8)
+        self.kill(self.matcher)
+        time.sleep(0.2)  # acks that were on their way are in the journal by now
+        self._check_acked()
+        self.start_matcher()
+
+    def _check_acked(self) -> None:
+        captured = Captured.read(self.journals)
+        absent = acked_but_absent(captured, Ledger.read(self.matcher_dir / "ledger.db"))
+        if absent:
+            first = sorted(absent)[:2]
+            self.problems.append(f"{len(absent)} keys were acked, but not committed: {first}")
+
+    def _pause(self, process: subprocess.Popen[bytes] | None) -> None:
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        self.run_for(0.2, 2.5)
+        process.send_signal(signal.SIGCONT)
+        self.run_for(0.0, 0.3)
+
+    def _network(self, behaviour: Behaviour, low_s: float = 0.2, high_s: float = 1.5) -> None:
+        self.proxy.set(behaviour)
+        self.run_for(low_s, high_s)
+        self.proxy.set(Behaviour())
+        self.run_for(0.0, 0.5)
+
+    def shuffle(self) -> None:
+        """Batches sent twice, or after the ones that follow them."""
+        self.set_control(rate=RATE * 3, shuffle=0.6)
+        self.run_for(0.5, 1.5)
+        self.set_control()
+        self.run_for(0.4, 0.6)
+
+    def restore_ledger(self) -> None:
+        """The ledger goes back to a backup; the box sends again what it had acked since."""
+        backup = self.folder / "backup.db"
+        backup.unlink(missing_ok=True)
+        source = sqlite3.connect(self.matcher_dir / "ledger.db", timeout=10)
+        target = sqlite3.connect(backup)
+        source.backup(target)
+        source.close()
+        target.close()
+        self.run_for(0.3, 1.2)
+        self.kill(self.matcher)
+        for ending in ("-wal", "-shm"):
+            (self.matcher_dir / f"ledger.db{ending}").unlink(missing_ok=True)
+        shutil.copy(backup, self.matcher_dir / "ledger.db")
+        self.start_matcher()
+        self.run_for(0.2, 0.6)
+
+    def roll_back_spool(self) -> None:
+        """The box's database is replaced by an older copy of itself; its marks are not."""
+        self.stop(self.box)
+        copy = self.folder / "old-spool.sqlite"
+        shutil.copy(self.box_dir / "spool.sqlite", copy)
+        self.start_box()
+        self.run_for(0.6, 1.2)
+        if self.random.random() < 0.5:
+            self.proxy.set(Behaviour(cut=True))
+            self.run_for(0.2, 0.6)
+        self.kill(self.box)
+        self.proxy.set(Behaviour())
+        for ending in ("-wal", "-shm"):
+            (self.box_dir / f"spool.sqlite{ending}").unlink(missing_ok=True)
+        shutil.copy(copy, self.box_dir / "spool.sqlite")
+        self.rolled_back = True
+        self.start_box()
+
+    def clone_box(self) -> None:
+        """A copy of the box's folder runs beside it under the same name; later it drains alone."""
+        clone_dir = self.folder / f"clone-{self._starts}"
+        with contextlib.suppress(shutil.Error):  # files vanish while they are copied
+            shutil.copytree(self.box_dir, clone_dir)
+        clone = self._spawn_box(clone_dir)
+        self.run_for(1.0, 2.5)
+        self.kill(self.box)
+        self.kill(clone)
+        # The matcher keeps refusing both for three minutes; a restart forgets that.
+        self.stop(self.matcher)
+        self.start_matcher()
+        self.set_control(rate=0)
+        clone = self._spawn_box(clone_dir)
+        self._drained(clone_dir)
+        if self.stop(clone):
+            self.problems.append("the clone did not end well")
+        shutil.rmtree(clone_dir)
+        self.set_control()
+        self.start_box()
+
+    def overflow(self) -> None:
+        """No matcher and far too many sightings: the cap must force drops, and tell each."""
+        self.proxy.set(Behaviour(cut=True))
+        self.set_control(rate=4000)
+        self.run_for(2.0, 3.0)
+        self.set_control()
+        self.proxy.set(Behaviour())
+        self.run_for(0.5, 1.0)
+
+    def jump_clock(self) -> None:
+        """UTC of one end steps by hours, forth or back, and stays there for a while."""
+        who = self.random.choice(("box", "matcher"))
+        hours = self.random.choice((-30, -5, -1, 1, 5, 30))
+        (self.folder / f"{who}.time").write_text(f"{hours:+d}h\n")
+        self.run_for(0.5, 1.5)
+        if self.random.random() < 0.7:
+            (self.folder / f"{who}.time").write_text("+0\n")
+
+    def fill_disk(self) -> None:
+        """Nothing is left on the box's disk, then there is again."""
+        filler = self.folder / "disk" / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"\0" * 65536)
+        if self.random.random() < 0.5:
+            self.proxy.set(Behaviour(cut=True))
+        if self.random.random() < 0.3:
+            self.kill(self.box)
+            self.start_box()
+        self.set_control(rate=RATE * 5)
+        self.run_for(0.5, 2.0)
+        filler.unlink()
+        self.set_control()
+        self.proxy.set(Behaviour())
+        self.run_for(0.3, 0.8)
+        assert self.box is not None
+        if self.box.poll() is not None:
+            if self.box.returncode != EXIT_SPOOL_UNUSABLE:
+                self.problems.append(f"full disk: the box ended with {self.box.returncode}")
+            self.start_box()
+
+    def read_only_disk(self) -> None:
+        """The disk comes back read-only after a crash: the box says so (exit 6) and loses
+        nothing."""
+        self.run_for(0.1, 0.5)
+        self.kill(self.box)
+        disk = str(self.folder / "disk")
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        self.start_box()
+        assert self.box is not None
+        code = self.box.wait(30)
+        if code != EXIT_SPOOL_UNUSABLE:
+            self.problems.append(f"read-only disk: the box ended with {code}, not 6")
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        self.start_box()
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _drained(self, folder: Path, within_s: float = 60.0) -> None:
+        """Wait until nothing in a running box's spool waits for an ack."""
+
+        def nothing_waits() -> bool:
+            try:
+                db = sqlite3.connect(f"{(folder / 'spool.sqlite').as_uri()}?mode=ro", uri=True)
+                try:
+                    waiting = db.execute("SELECT count(*) FROM sighting WHERE state = 0")
+                    return int(waiting.fetchone()[0]) == 0
+                finally:
+                    db.close()
+            except sqlite3.Error:
+                return False  # not made yet
+
+        self.wait(nothing_waits, f"{folder.name} to drain", within_s)
+
+    def settle(self) -> Verdict:
+        """Stop capturing, let everything arrive, end both processes, and judge."""
+        self.set_control(rate=0)
+        self.proxy.set(Behaviour())
+        for who in ("box", "matcher"):
+            (self.folder / f"{who}.time").write_text("+0\n")
+        assert self.box is not None
+        # A fresh start: what the last process kept only in its memory must not count.
+        self.stop(self.box)
+        self.start_box()
+        time.sleep(1.0)
+        self._drained(self.box_dir)
+        time.sleep(0.5)  # Skipped has no ack: give what was told last time to be committed
+        if self.stop(self.box):
+            self.problems.append("the box did not end well")
+        if self.stop(self.matcher):
+            self.problems.append("the matcher did not end well")
+        verdict = judge(
+            Captured.read(self.journals),
+            Ledger.read(self.matcher_dir / "ledger.db"),
+            [SpoolState.read(self.box_dir / "spool.sqlite")],
+            rolled_back=self.rolled_back,
+        )
+        verdict.problems.extend(self.problems)
+        return verdict
