@@ -1,110 +1,47 @@
-"""The running box: joins the stages, owns the threads, ends in order.
+"""The entry points of `edge-run`: run, check.
 
 Promise: everything that can be wrong with settings, models and addresses is said before the first
-frame is read, with its exit code; after that a fault of a camera or of the network never ends the
-process, and a thread that dies always does. SIGTERM and Ctrl-C drain in the order of the data, in
-at most `shutdown_s`; a second one ends at once.
+frame is read, with its exit code.
 Threads: the main thread only.
-
-    start:  data folder → models → matcher → web → spool → uplink → inference → cameras
-    end:    cameras → inference (tells what lives) → spool → uplink (acks) → web → matcher
 """
 
 from __future__ import annotations
 
-import itertools
-import signal
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from types import FrameType
-from typing import Any
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import structlog
-from rich.console import Console
 
+from edge.box import Box
 from edge.check import check as try_everything
 from edge.config import Config, SourceConfig
-from edge.embedded import EmbeddedError, EmbeddedMatcher
 from edge.exit_codes import ExitCode
-from edge.identity import EdgeIdMismatch, IdentityUnreadable, InvalidEdgeId, load_edge_id
-from edge.inference import InferenceThread
-from edge.live import REDRAW_S, LiveView
 from edge.model_keeper import ModelKeeper
-from edge.pipeline import Analysed, CameraPipeline
-from edge.preview import Preview
-from edge.shots import CropBudget
-from edge.sighting import SightingBuilder
-from edge.sources.camera import CameraEvent, CameraState, EventKind
-from edge.sources.reconnect import CameraThread
-from edge.spool import Spool
-from edge.spool_errors import SpoolError
-from edge.status import BoxStatus, DeliverySnapshot, readiness, registry_for
-from edge.summary import print_summary
-from edge.track.motfile import MotFile, TracksFileError, path_for
-from edge.types import Frame, Tracklet
-from edge.uplink import Uplink, tls_files
-from edge.uplink_messages import BoxIdentity
-from reid import SOFTWARE, logs
-from reid.clock import SystemClock
-from reid.model_errors import ModelError
-from reid.tls import TlsError, is_loopback, require_safe
-from reid.web import WebError, WebServer, parse_address, status_routes
-
-# Files can wait for the spool's writer; live cameras wait for nobody.
-_FILE_PATIENCE_S = 30.0
-# Where the image expects certificates; the data folder's own come first.
-_IMAGE_TLS_DIR = Path("/etc/edge-reid/tls")
-_STREET = "synth://street?cameras=2&people=8&seed=1&frames=600"
-_BAD_EVENTS = {EventKind.OFFLINE, EventKind.DAMAGED, EventKind.FAILED, EventKind.RESIZED}
+from edge.refusals import CannotStart, refusals
+from reid import logs
 
 log = structlog.get_logger("edge")
+_STREET = "synth://street?cameras=2&people=8&seed=1&frames=600"
 
 
-class CannotStart(Exception):
-    """Something that has to be right before the first frame is not.
+def run(
+    config: Config, *, sample: bool = False, reread: Callable[[], Config] | None = None
+) -> ExitCode:
+    """Run the box until its sources have ended, it is told to stop, or a thread dies.
 
-    Attributes:
-        code: how the process ends.
+    Args:
+        config: what to run with.
+        sample: watch the sample as well.
+        reread: gives the configuration anew, for SIGHUP; raises SettingsError.
     """
-
-    def __init__(self, code: ExitCode, text: str) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-def run(config: Config, *, sample: bool = False) -> ExitCode:
-    """Run the box until its sources have ended, it is told to stop, or a thread dies."""
     logs.configure(config.status.log)
     try:
         with ExitStack() as stack:
-            return _Box(config, sample=sample, stack=stack).run()
+            return Box(config, sources_of(config, sample=sample), stack=stack, reread=reread).run()
     except CannotStart as refusal:
         print(f"edge-run: {logs.mask(str(refusal))}", file=sys.stderr)
         return refusal.code
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Turn the errors of the parts into an exit code and one message."""
-    try:
-        yield
-    except (
-        EdgeIdMismatch,
-        InvalidEdgeId,
-        EmbeddedError,
-        TlsError,
-        WebError,
-        TracksFileError,
-    ) as error:
-        raise CannotStart(ExitCode.USAGE, str(error)) from error
-    except ModelError as error:
-        raise CannotStart(ExitCode.MODEL, str(error)) from error
-    except (SpoolError, IdentityUnreadable) as error:
-        raise CannotStart(ExitCode.SPOOL, str(error)) from error
 
 
 def sources_of(config: Config, *, sample: bool) -> tuple[SourceConfig, ...]:
@@ -134,347 +71,13 @@ def _sample(config: Config) -> tuple[SourceConfig, ...]:
         return (SourceConfig(name="sample", url=str(clip)),)
     log.warning("no public sample clip can be had here; watching our rendered street instead")
     return tuple(
-        SourceConfig(name=f"street-{camera}", url=f"{_STREET}&camera={camera}")
+        SourceConfig(name=f"street-{camera}", url=f"{_STREET}&camera={camera}", open_timeout_s=60.0)
         for camera in (1, 2)
     )
 
 
 def _progress(text: str) -> None:
     log.info(text)
-
-
-class _Box:
-    """The parts of one run; the stack ends in reverse what the constructor started."""
-
-    def __init__(self, config: Config, *, sample: bool, stack: ExitStack) -> None:
-        self._config = config
-        self._stack = stack
-        self._clock = SystemClock()
-        self._told_to_stop = threading.Event()
-        self._fault: tuple[str, BaseException] | None = None
-        self._sizes: dict[str, tuple[int, int]] = {}
-        with refusals():
-            self._sources = sources_of(config, sample=sample)
-            self._status = BoxStatus([source.name for source in self._sources])
-            config.data_dir.mkdir(parents=True, exist_ok=True)
-            self._edge_id = load_edge_id(
-                config.data_dir, config.edge_id, new_edge_id=config.new_edge_id
-            )
-            self._models = self._open_models()
-            self._matcher = self._start_matcher()
-            self._preview = self._start_preview()
-            self._start_status()
-            self._spool = Spool(
-                config=config.spool,
-                data_dir=config.data_dir,
-                clock=self._clock,
-                on_fault=self._thread_died,
-            )
-            self._spool.open()
-            stack.callback(self._spool.stop)
-            self._uplink = self._make_uplink()
-        self._builder = SightingBuilder(
-            site=config.site,
-            edge_id=self._edge_id,
-            writer_id=self._spool.writer_id,
-            boot_id=self._clock.boot_id,
-            encoding=config.uplink.encoding,
-            variants=self._models.variants,
-        )
-        self._cameras = {source.name: self._make_camera(source) for source in self._sources}
-        self._inference = self._make_inference()
-        self._status.read_camera = self._read_camera
-        self._status.read_delivery = self._read_delivery
-
-    # -- start -------------------------------------------------------------------------------------
-
-    def _open_models(self) -> ModelKeeper:
-        keeper = ModelKeeper(config=self._config, on_fault=self._thread_died)
-        keeper.open()
-        log.info(keeper.detector().licence, because=keeper.why("detector"))
-        log.info(keeper.embedders()[0].licence, because=keeper.why("embedder"))
-        self._stack.callback(keeper.stop)
-        keeper.start()
-        return keeper
-
-    def _start_matcher(self) -> EmbeddedMatcher | None:
-        self._addresses = self._config.uplink.matchers
-        if not self._config.embedded:
-            return None
-        matcher = EmbeddedMatcher(self._config.data_dir / "matcher")
-        self._stack.callback(matcher.stop)
-        self._addresses = (matcher.start(),)
-        return matcher
-
-    def _start_status(self) -> None:
-        address = self._config.status.metrics
-        if address is None or address == "off":
-            return
-        routes = status_routes(
-            registry_for(self._status),
-            alive=lambda: self._fault is None,
-            readiness=lambda: readiness(self._status.snapshot()),
-        )
-        self._serve(WebServer(address, routes, what="metrics"))
-
-    def _start_preview(self) -> Preview | None:
-        address = self._config.status.preview
-        if address is None or address == "off":
-            return None
-        preview = Preview([source.name for source in self._sources])
-        host, _ = parse_address(address, what="preview")
-        server = WebServer(address, preview.routes(), what="preview")
-        self._serve(server)
-        print(f"preview, good for one browser: {preview.link(server.port, host)}", file=sys.stderr)
-        return preview
-
-    def _serve(self, server: WebServer) -> None:
-        server.start()
-        self._stack.callback(server.stop)
-
-    def _make_uplink(self) -> Uplink:
-        uplink = self._config.uplink.model_copy(update={"matchers": self._addresses})
-        tls_dir = self._config.data_dir / "tls"
-        if not tls_dir.is_dir():
-            tls_dir = _IMAGE_TLS_DIR
-        for address in uplink.matchers:
-            require_safe(
-                address,
-                tls_files(uplink.tls, tls_dir, address),
-                insecure=uplink.tls.insecure,
-                flags="--tls-ca, --tls-cert and --tls-key",
-            )
-            if uplink.tls.insecure and not is_loopback(address):
-                text = f"embeddings travel to {address} in plain text (--insecure)"
-                log.warning(text)
-                self._status.warn("insecure", text)
-        return Uplink(
-            config=uplink,
-            outbox=self._spool,
-            identity=self._identity,
-            clock=self._clock,
-            tls_dir=tls_dir,
-            on_fault=self._thread_died,
-        )
-
-    def _identity(self) -> BoxIdentity:
-        """Who we are, for Hello; frame sizes once they are known."""
-        return BoxIdentity(
-            edge_id=self._edge_id,
-            site=self._config.site,
-            software=SOFTWARE,
-            cameras={source.name: self._sizes.get(source.name, (0, 0)) for source in self._sources},
-            spaces={e.space_id: (e.dimension, (e.variant_id,)) for e in self._models.embedders()},
-        )
-
-    def _make_camera(self, source: SourceConfig) -> CameraThread:
-        return CameraThread(
-            config=source,
-            max_fps=self._config.fps,
-            on_event=self._on_event,
-            on_frame=lambda: self._inference.wake(),
-        )
-
-    def _make_inference(self) -> InferenceThread:
-        config = self._config
-        budget = CropBudget(per_s=config.shots.budget_per_s)
-        numbers = itertools.count(1)
-        pipelines = {}
-        for source in self._sources:
-            tracks = None
-            if config.tracks is not None:
-                tracks = MotFile(path_for(config.tracks, source.name, len(self._sources)))
-                with refusals():
-                    tracks.open()
-                self._stack.callback(tracks.close)
-            pipelines[source.name] = CameraPipeline(
-                camera=source.name,
-                gate=source.gate,
-                track=config.track,
-                shots=config.shots,
-                models=self._models,
-                budget=budget,
-                numbers=numbers,
-                status=self._status,
-                tracks=tracks,
-            )
-        return InferenceThread(
-            cameras=self._cameras, pipelines=pipelines, emit=self._emit, observe=self._observe
-        )
-
-    # -- what the threads call ---------------------------------------------------------------------
-
-    def _emit(self, tracklet: Tracklet, triggered_monotonic_nanos: int) -> None:
-        self._builder.use(self._models.variants)
-        new = self._builder.build(tracklet, triggered_monotonic_nanos=triggered_monotonic_nanos)
-        live = self._cameras[tracklet.camera].live
-        self._spool.put(new, timeout_s=0.0 if live else _FILE_PATIENCE_S)
-
-    def _observe(self, frame: Frame, analysed: Analysed) -> None:
-        self._sizes[frame.camera] = (frame.width, frame.height)
-        if self._preview is not None:
-            self._preview.show(frame, analysed.step)
-
-    def _on_event(self, event: CameraEvent) -> None:
-        tell = log.warning if event.kind in _BAD_EVENTS else log.info
-        repeated = {"repeated": event.repeated} if event.repeated else {}
-        tell(event.text, **repeated)
-
-    def _thread_died(self, name: str, fault: BaseException) -> None:
-        if self._fault is None:
-            self._fault = (name, fault)
-        self._told_to_stop.set()
-
-    # -- what status reads -------------------------------------------------------------------------
-
-    def _read_camera(self, name: str) -> dict[str, Any]:
-        camera = self._cameras[name]
-        counters = camera.counters()
-        error = camera.last_error
-        return {
-            "state": camera.state.value,
-            "error": str(error) if error is not None else None,
-            "frames_in": counters.frames_in,
-            "frames_dropped": counters.frames_dropped,
-            "corrupt": counters.corrupt,
-            "reconnects": counters.reconnects,
-            "bytes_video_in": counters.bytes_video_in,
-            "last_frame_age_s": camera.last_frame_age_s,
-        }
-
-    def _read_delivery(self) -> DeliverySnapshot:
-        spool, uplink = self._spool.counters(), self._uplink.status()
-        self._status.models = self._models.describe()
-        latencies = self._spool.latencies_ms()
-        self._status.capture_to_spool.replace(latencies["capture_to_spool"])
-        self._status.capture_to_ack.replace(latencies["capture_to_ack"])
-        self._status.warn("spool", spool.degraded or None)
-        return DeliverySnapshot(
-            committed=spool.committed,
-            acked=spool.acked,
-            superseded=spool.superseded,
-            skipped=dict(spool.skipped),
-            lost_before_spool=spool.lost_before_spool,
-            waiting=spool.backlog,
-            spool_bytes=spool.bytes,
-            lag_s=spool.lag_s,
-            connected=uplink.connected,
-            address=uplink.address,
-            problem=uplink.refused or uplink.last_error or None,
-            refused=bool(uplink.refused),
-            wire_out=uplink.bytes_out,
-            dead_letters=spool.dead_letters,
-        )
-
-    # -- run and end -------------------------------------------------------------------------------
-
-    def run(self) -> ExitCode:
-        """Start everything, wait for the end, end in order, say the last words."""
-        config = self._config
-        log.info(
-            "started",
-            software=SOFTWARE,
-            site=config.site,
-            edge_id=self._edge_id,
-            cameras=[source.name for source in self._sources],
-            matcher=list(self._addresses),
-            data_dir=str(config.data_dir),
-        )
-        self._uplink.start()
-        self._inference.start()
-        for camera in self._cameras.values():
-            camera.start()
-        with _signals(self._told_to_stop), self._view() as view:
-            reason = self._wait(view)
-        self._end(all_read=reason == _ALL_READ)
-        code, reason = self._verdict(reason)
-        print_summary(self._status.snapshot(), config.status.summary, reason)
-        return code
-
-    def _view(self) -> LiveView:
-        console = Console(stderr=True)
-        return LiveView(console=console, snapshot=self._status.snapshot)
-
-    def _wait(self, view: LiveView) -> str:
-        """Watch over the threads until it is time to end; returns why."""
-        deadline = None
-        if self._config.duration_s is not None:
-            deadline = time.monotonic() + self._config.duration_s
-        while not self._told_to_stop.wait(REDRAW_S):
-            view.redraw()
-            if not self._inference.is_alive():
-                if self._inference.fault is not None:
-                    self._thread_died("inference", self._inference.fault)
-                    break
-                return _ALL_READ
-            if not self._uplink.alive():
-                self._thread_died("uplink", RuntimeError("it ended without a word"))
-                break
-            if self._matcher is not None and self._matcher.died:
-                self._status.warn("embedded", "the embedded matcher has ended")
-            if deadline is not None and time.monotonic() >= deadline:
-                return f"{self._config.duration_s:g} s are over (--duration)"
-        return "a thread died" if self._fault is not None else "told to stop"
-
-    def _end(self, *, all_read: bool) -> None:
-        """Drain in the order of the data, within shutdown_s."""
-        deadline = time.monotonic() + self._config.shutdown_s
-
-        def left_s() -> float:
-            return max(0.1, deadline - time.monotonic())
-
-        stoppers = [threading.Thread(target=c.stop, daemon=True) for c in self._cameras.values()]
-        for stopper in stoppers:
-            stopper.start()
-        for stopper in stoppers:
-            stopper.join(left_s())
-        self._inference.stop()
-        self._inference.join(left_s())
-        if self._inference.fault is not None:
-            self._thread_died("inference", self._inference.fault)
-        self._spool.flush(left_s())
-        if self._fault is None:
-            self._uplink.drain(left_s())
-        self._uplink.stop()
-        self._spool.stop(left_s())
-
-    def _verdict(self, reason: str) -> tuple[ExitCode, str]:
-        if self._fault is not None:
-            name, fault = self._fault
-            log.error(f"the thread {name!r} died; this is our own fault", exc_info=fault)
-            return ExitCode.FAULT, f"the thread {name!r} died: {type(fault).__name__}: {fault}"
-        states = {camera.state for camera in self._cameras.values()}
-        if reason == _ALL_READ and states == {CameraState.FAILED}:
-            for camera in self._cameras.values():
-                print(f"edge-run: {camera.last_error}", file=sys.stderr)
-            return ExitCode.NO_SOURCE, "no source could be opened"
-        delivery = self._status.snapshot().delivery
-        if reason == _ALL_READ and delivery.refused and delivery.waiting:
-            return ExitCode.REFUSED, f"the matcher refuses us: {delivery.problem}"
-        if delivery.waiting:
-            reason += f"; {delivery.waiting} sightings wait in the spool for the matcher"
-        return ExitCode.DONE, reason
-
-
-_ALL_READ = "all sources were read"
-
-
-@contextmanager
-def _signals(told_to_stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT ask for the end; the second one takes its usual course."""
-    before: dict[int, Any] = {}
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        told_to_stop.set()
-        signal.signal(number, before[number])
-
-    for number in (int(signal.SIGTERM), int(signal.SIGINT)):
-        before[number] = signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def check(config: Config, *, sample: bool = False) -> ExitCode:

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from edge.config import Config
 from edge.exit_codes import ExitCode
 from edge.settings import Settings, SettingsError, load
 from edge.sources.urls import name_cameras, parse, read_argument
@@ -246,6 +247,10 @@ def run(
         put(("status", "preview"), preview, "--preview")
         put(("tracks",), tracks, "--tracks")
         file = config or (Path(value) if (value := os.environ.get("EDGE_CONFIG")) else None)
+
+        def reread() -> Config:
+            return load(flags=given, environ=os.environ, file=file).config
+
         settings = load(flags=given, environ=os.environ, file=file)
     except SettingsError as error:
         _fail(str(error), ExitCode.USAGE)
@@ -261,7 +266,7 @@ def run(
     elif check:
         code = box.check(settings.config, sample=sample)
     else:
-        code = box.run(settings.config, sample=sample)
+        code = box.run(settings.config, sample=sample, reread=reread)
     raise typer.Exit(int(code))
 
 

@@ -3,11 +3,12 @@
 Promise: cameras take turns, so load beyond the machine lowers the analysed rate of all alike; what
 a camera's last frame leaves behind (living tracklets) is told before the thread ends.
 Fails: anything unexpected ends the thread, with the reason in `fault`; the owner ends the process.
-Threads: owns itself; `start`, `stop` and `join` belong to the owner.
+Threads: owns itself; `start`, `add`, `remove`, `stop` and `join` belong to the owner.
 """
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -56,8 +57,10 @@ class InferenceThread(threading.Thread):
     ) -> None:
         super().__init__(name="inference", daemon=True)
         self.fault: BaseException | None = None
-        self._cameras = dict(cameras)
+        self._open = dict(cameras)
         self._pipelines = dict(pipelines)
+        # What the owner asked for between frames; bounded by the number of cameras.
+        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._emit = emit
         self._observe = observe
         self._wake = threading.Event()
@@ -66,6 +69,30 @@ class InferenceThread(threading.Thread):
     def wake(self) -> None:
         """A camera has a frame or has ended."""
         self._wake.set()
+
+    def add(self, name: str, camera: FrameFeed, pipeline: CameraPipeline) -> None:
+        """Analyse one more camera from the next turn on; its name is not in use."""
+
+        def order() -> None:
+            self._pipelines[name] = pipeline
+            self._open[name] = camera
+
+        self._orders.put(order)
+        self.wake()
+
+    def remove(self, name: str) -> threading.Event:
+        """Take no more frames of this camera and tell what lives; the event is set when done."""
+        done = threading.Event()
+
+        def order() -> None:
+            if self._open.pop(name, None) is not None:
+                self._finish(name)
+            self._pipelines.pop(name, None)
+            done.set()
+
+        self._orders.put(order)
+        self.wake()
+        return done
 
     def stop(self) -> None:
         """Take no further frame; tell what lives and end. May be called twice."""
@@ -79,26 +106,41 @@ class InferenceThread(threading.Thread):
             self.fault = fault
 
     def _loop(self) -> None:
-        open_cameras = dict(self._cameras)
-        while open_cameras and not self._stopping.is_set():
+        while not self._stopping.is_set():
             self._wake.clear()
-            took = False
-            for name, camera in list(open_cameras.items()):
-                # Asked before taking: a camera that ends in between is looked at once more.
-                done = camera.done
-                frame = camera.take(0.0)
-                if frame is not None:
-                    took = True
-                    self._analyse(name, frame, live=camera.live)
-                elif done:
-                    del open_cameras[name]
-                    self._finish(name)
-                elif camera.live:
-                    self._tell(self._pipelines[name].idle(time.monotonic()))
-            if not took:
+            self._follow_orders()
+            if not self._open:
+                break
+            if not self._turn():
                 self._wake.wait(IDLE_S)
-        for name in open_cameras:
+        self._follow_orders()
+        for name in self._open:
             self._finish(name)
+
+    def _follow_orders(self) -> None:
+        while True:
+            try:
+                order = self._orders.get_nowait()
+            except queue.Empty:
+                return
+            order()
+
+    def _turn(self) -> bool:
+        """One frame of each camera that has one; False: none had."""
+        took = False
+        for name, camera in list(self._open.items()):
+            # Asked before taking: a camera that ends in between is looked at once more.
+            done = camera.done
+            frame = camera.take(0.0)
+            if frame is not None:
+                took = True
+                self._analyse(name, frame, live=camera.live)
+            elif done:
+                del self._open[name]
+                self._finish(name)
+            elif camera.live:
+                self._tell(self._pipelines[name].idle(time.monotonic()))
+        return took
 
     def _analyse(self, name: str, frame: Frame, *, live: bool) -> None:
         # A file's clock is its own; its latency counts from when the frame was taken.

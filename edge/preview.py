@@ -41,6 +41,12 @@ class Preview:
         self._newest: dict[str, tuple[Image, TrackStep, int]] = {}
         self._asked_s = float("-inf")
 
+    def watch(self, cameras: list[str]) -> None:
+        """Show these cameras from the next load of the page on."""
+        with self._lock:
+            self._cameras = list(cameras)
+            self._newest = {name: shown for name, shown in self._newest.items() if name in cameras}
+
     def link(self, port: int, host: str = "127.0.0.1") -> str:
         """The address to open, good for one use."""
         return f"http://{host}:{port}/?token={self._link_token}"

@@ -152,6 +152,14 @@ class BoxStatus:
         self._lock = threading.Lock()
         self._started_s = time.monotonic()
 
+    def watch(self, camera: str) -> None:
+        """Count one more camera."""
+        self.counts = {**self.counts, camera: self.counts.get(camera, CameraCounts())}
+
+    def forget(self, camera: str) -> None:
+        """Count this camera no longer."""
+        self.counts = {name: counts for name, counts in self.counts.items() if name != camera}
+
     def warn(self, name: str, text: str | None) -> None:
         """Set what is degraded under a name, or clear it with None."""
         with self._lock:

@@ -224,6 +224,14 @@ def test_no_camera_at_all_ends_with_2(tmp_path: Path, models: Path) -> None:
     assert "no camera given" in done.stderr
 
 
+def test_an_address_nothing_can_be_made_of_ends_with_2(tmp_path: Path, models: Path) -> None:
+    done = run_box(tmp_path / "box", models, "--source", "hall=synth://street?cameras=2&camera=9")
+
+    assert done.code == 2
+    assert "camera 'hall': " in done.stderr
+    assert "1..2" in done.stderr
+
+
 def test_an_unknown_key_names_file_line_and_nearest_key(tmp_path: Path, models: Path) -> None:
     file = tmp_path / "box.toml"
     file.write_text('[[sources]]\nname = "a"\nurl = "a.mp4"\n\n[track]\nend = 3.0\n')

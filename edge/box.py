@@ -1,0 +1,463 @@
+"""The parts of one run: what starts, what is watched, what ends, in which order.
+
+Promise: a fault of a camera or of the network never ends the process, and a thread that dies always
+does. The end drains in the order of the data, in at most `shutdown_s`. A reload (SIGHUP) touches
+the cameras that changed, certificates and limits, and leaves the others undisturbed.
+Threads: the main thread only.
+
+    start:  data folder → models → matcher → web → spool → uplink → inference → cameras
+    end:    cameras → inference (tells what lives) → spool → uplink (acks) → web → matcher
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import structlog
+from rich.console import Console
+
+from edge.config import Config, SourceConfig
+from edge.embedded import EmbeddedMatcher
+from edge.exit_codes import ExitCode
+from edge.identity import load_edge_id
+from edge.inference import InferenceThread
+from edge.live import REDRAW_S, LiveView
+from edge.model_keeper import ModelKeeper
+from edge.pipeline import Analysed, CameraPipeline
+from edge.preview import Preview
+from edge.refusals import CannotStart, refusals
+from edge.settings import SettingsError
+from edge.shots import CropBudget
+from edge.sighting import SightingBuilder
+from edge.signals import signals
+from edge.sources.camera import CameraEvent, CameraState, EventKind
+from edge.sources.reconnect import CameraThread
+from edge.spool import Spool
+from edge.status import BoxStatus, DeliverySnapshot, readiness, registry_for
+from edge.summary import print_summary
+from edge.track.motfile import MotFile, path_for
+from edge.types import Frame, Tracklet
+from edge.uplink import Uplink, tls_files
+from edge.uplink_messages import BoxIdentity
+from reid import SOFTWARE, logs
+from reid.clock import SystemClock
+from reid.tls import is_loopback, require_safe
+from reid.web import WebServer, parse_address, status_routes
+
+# Files can wait for the spool's writer; live cameras wait for nobody.
+_FILE_PATIENCE_S = 30.0
+# Where the image expects certificates; the data folder's own come first.
+_IMAGE_TLS_DIR = Path("/etc/edge-reid/tls")
+_BAD_EVENTS = {EventKind.OFFLINE, EventKind.DAMAGED, EventKind.FAILED, EventKind.RESIZED}
+
+log = structlog.get_logger("edge")
+
+
+_ALL_READ = "all sources were read"
+# What SIGHUP may change; the rest waits for the next start.
+_RELOADED = ("sources", "fps", "track", "shots", "spool", "shutdown_s")
+
+
+class Box:
+    """The parts of one run; the stack ends in reverse what the constructor started."""
+
+    def __init__(
+        self,
+        config: Config,
+        sources: tuple[SourceConfig, ...],
+        *,
+        stack: ExitStack,
+        reread: Callable[[], Config] | None,
+    ) -> None:
+        self._config = config
+        self._sources = sources
+        self._reread = reread
+        self._stack = stack
+        self._clock = SystemClock()
+        self._told_to_stop = threading.Event()
+        self._told_to_reload = threading.Event()
+        self._fault: tuple[str, BaseException] | None = None
+        self._sizes: dict[str, tuple[int, int]] = {}
+        with refusals():
+            self._status = BoxStatus([source.name for source in self._sources])
+            config.data_dir.mkdir(parents=True, exist_ok=True)
+            self._edge_id = load_edge_id(
+                config.data_dir, config.edge_id, new_edge_id=config.new_edge_id
+            )
+            self._models = self._open_models()
+            self._matcher = self._start_matcher()
+            self._preview = self._start_preview()
+            self._start_status()
+            self._spool = Spool(
+                config=config.spool,
+                data_dir=config.data_dir,
+                clock=self._clock,
+                on_fault=self._thread_died,
+            )
+            self._spool.open()
+            stack.callback(self._spool.stop)
+            self._uplink = self._make_uplink()
+        self._builder = SightingBuilder(
+            site=config.site,
+            edge_id=self._edge_id,
+            writer_id=self._spool.writer_id,
+            boot_id=self._clock.boot_id,
+            encoding=config.uplink.encoding,
+            variants=self._models.variants,
+        )
+        self._budget = CropBudget(per_s=config.shots.budget_per_s)
+        self._numbers = itertools.count(1)
+        self._cameras = {source.name: self._make_camera(source) for source in self._sources}
+        self._inference = self._make_inference()
+        self._status.read_camera = self._read_camera
+        self._status.read_delivery = self._read_delivery
+
+    # -- start -------------------------------------------------------------------------------------
+
+    def _open_models(self) -> ModelKeeper:
+        keeper = ModelKeeper(config=self._config, on_fault=self._thread_died)
+        keeper.open()
+        log.info(keeper.detector().licence, because=keeper.why("detector"))
+        log.info(keeper.embedders()[0].licence, because=keeper.why("embedder"))
+        self._stack.callback(keeper.stop)
+        keeper.start()
+        return keeper
+
+    def _start_matcher(self) -> EmbeddedMatcher | None:
+        self._addresses = self._config.uplink.matchers
+        if not self._config.embedded:
+            return None
+        matcher = EmbeddedMatcher(self._config.data_dir / "matcher")
+        self._stack.callback(matcher.stop)
+        self._addresses = (matcher.start(),)
+        return matcher
+
+    def _start_status(self) -> None:
+        address = self._config.status.metrics
+        if address is None or address == "off":
+            return
+        routes = status_routes(
+            registry_for(self._status),
+            alive=lambda: self._fault is None,
+            readiness=lambda: readiness(self._status.snapshot()),
+        )
+        self._serve(WebServer(address, routes, what="metrics"))
+
+    def _start_preview(self) -> Preview | None:
+        address = self._config.status.preview
+        if address is None or address == "off":
+            return None
+        preview = Preview([source.name for source in self._sources])
+        host, _ = parse_address(address, what="preview")
+        server = WebServer(address, preview.routes(), what="preview")
+        self._serve(server)
+        print(f"preview, good for one browser: {preview.link(server.port, host)}", file=sys.stderr)
+        return preview
+
+    def _serve(self, server: WebServer) -> None:
+        server.start()
+        self._stack.callback(server.stop)
+
+    def _make_uplink(self) -> Uplink:
+        self._config = self._config.model_copy(
+            update={"uplink": self._config.uplink.model_copy(update={"matchers": self._addresses})}
+        )
+        self._check_addresses(self._config)
+        return Uplink(
+            config=self._config.uplink,
+            outbox=self._spool,
+            identity=self._identity,
+            clock=self._clock,
+            tls_dir=self._tls_dir(),
+            on_fault=self._thread_died,
+        )
+
+    def _tls_dir(self) -> Path:
+        own = self._config.data_dir / "tls"
+        return own if own.is_dir() else _IMAGE_TLS_DIR
+
+    def _check_addresses(self, config: Config) -> None:
+        """Refuse plain text beyond loopback, or say it where the owner wants it.
+
+        Raises:
+            TlsError: plain beyond loopback without --insecure.
+        """
+        plain = []
+        for address in config.uplink.matchers:
+            files = tls_files(config.uplink.tls, self._tls_dir(), address)
+            require_safe(
+                address,
+                files,
+                insecure=config.uplink.tls.insecure,
+                flags="--tls-ca, --tls-cert and --tls-key",
+            )
+            if files is None and not is_loopback(address):
+                plain.append(f"embeddings travel to {address} in plain text (--insecure)")
+        for text in plain:
+            log.warning(text)
+        self._status.warn("insecure", "; ".join(plain) or None)
+
+    def _identity(self) -> BoxIdentity:
+        """Who we are, for Hello; frame sizes once they are known."""
+        return BoxIdentity(
+            edge_id=self._edge_id,
+            site=self._config.site,
+            software=SOFTWARE,
+            cameras={source.name: self._sizes.get(source.name, (0, 0)) for source in self._sources},
+            spaces={e.space_id: (e.dimension, (e.variant_id,)) for e in self._models.embedders()},
+        )
+
+    def _make_camera(self, source: SourceConfig) -> CameraThread:
+        try:
+            return CameraThread(
+                config=source,
+                max_fps=self._config.fps,
+                on_event=self._on_event,
+                on_frame=lambda: self._inference.wake(),
+            )
+        except ValueError as error:  # an address that nothing can be made of
+            raise CannotStart(ExitCode.USAGE, f"camera {source.name!r}: {error}") from error
+
+    def _make_inference(self) -> InferenceThread:
+        return InferenceThread(
+            cameras=self._cameras,
+            pipelines={source.name: self._make_pipeline(source) for source in self._sources},
+            emit=self._emit,
+            observe=self._observe,
+        )
+
+    def _make_pipeline(self, source: SourceConfig) -> CameraPipeline:
+        config = self._config
+        tracks = None
+        if config.tracks is not None:
+            tracks = MotFile(path_for(config.tracks, source.name, len(self._sources)))
+            with refusals():
+                tracks.open()
+            self._stack.callback(tracks.close)
+        return CameraPipeline(
+            camera=source.name,
+            gate=source.gate,
+            track=config.track,
+            shots=config.shots,
+            models=self._models,
+            budget=self._budget,
+            numbers=self._numbers,
+            status=self._status,
+            tracks=tracks,
+        )
+
+    # -- what the threads call ---------------------------------------------------------------------
+
+    def _emit(self, tracklet: Tracklet, triggered_monotonic_nanos: int) -> None:
+        self._builder.use(self._models.variants)
+        new = self._builder.build(tracklet, triggered_monotonic_nanos=triggered_monotonic_nanos)
+        live = self._cameras[tracklet.camera].live
+        self._spool.put(new, timeout_s=0.0 if live else _FILE_PATIENCE_S)
+
+    def _observe(self, frame: Frame, analysed: Analysed) -> None:
+        self._sizes[frame.camera] = (frame.width, frame.height)
+        if self._preview is not None:
+            self._preview.show(frame, analysed.step)
+
+    def _on_event(self, event: CameraEvent) -> None:
+        tell = log.warning if event.kind in _BAD_EVENTS else log.info
+        repeated = {"repeated": event.repeated} if event.repeated else {}
+        tell(event.text, **repeated)
+
+    def _thread_died(self, name: str, fault: BaseException) -> None:
+        if self._fault is None:
+            self._fault = (name, fault)
+        self._told_to_stop.set()
+
+    # -- what status reads -------------------------------------------------------------------------
+
+    def _read_camera(self, name: str) -> dict[str, Any]:
+        camera = self._cameras.get(name)
+        if camera is None:  # it has just been taken away
+            return {}
+        counters = camera.counters()
+        error = camera.last_error
+        return {
+            "state": camera.state.value,
+            "error": str(error) if error is not None else None,
+            "frames_in": counters.frames_in,
+            "frames_dropped": counters.frames_dropped,
+            "corrupt": counters.corrupt,
+            "reconnects": counters.reconnects,
+            "bytes_video_in": counters.bytes_video_in,
+            "last_frame_age_s": camera.last_frame_age_s,
+        }
+
+    def _read_delivery(self) -> DeliverySnapshot:
+        spool, uplink = self._spool.counters(), self._uplink.status()
+        self._status.models = self._models.describe()
+        latencies = self._spool.latencies_ms()
+        self._status.capture_to_spool.replace(latencies["capture_to_spool"])
+        self._status.capture_to_ack.replace(latencies["capture_to_ack"])
+        self._status.warn("spool", spool.degraded or None)
+        return DeliverySnapshot(
+            committed=spool.committed,
+            acked=spool.acked,
+            superseded=spool.superseded,
+            skipped=dict(spool.skipped),
+            lost_before_spool=spool.lost_before_spool,
+            waiting=spool.backlog,
+            spool_bytes=spool.bytes,
+            lag_s=spool.lag_s,
+            connected=uplink.connected,
+            address=uplink.address,
+            problem=uplink.refused or uplink.last_error or None,
+            refused=bool(uplink.refused),
+            wire_out=uplink.bytes_out,
+            dead_letters=spool.dead_letters,
+        )
+
+    # -- run and end -------------------------------------------------------------------------------
+
+    def run(self) -> ExitCode:
+        """Start everything, wait for the end, end in order, say the last words."""
+        config = self._config
+        log.info(
+            "started",
+            software=SOFTWARE,
+            site=config.site,
+            edge_id=self._edge_id,
+            cameras=[source.name for source in self._sources],
+            matcher=list(self._addresses),
+            data_dir=str(config.data_dir),
+        )
+        self._uplink.start()
+        self._inference.start()
+        for camera in self._cameras.values():
+            camera.start()
+        with signals(self._told_to_stop, self._told_to_reload), self._view() as view:
+            reason = self._wait(view)
+        self._end(all_read=reason == _ALL_READ)
+        code, reason = self._verdict(reason)
+        print_summary(self._status.snapshot(), config.status.summary, reason)
+        return code
+
+    def _view(self) -> LiveView:
+        console = Console(stderr=True)
+        return LiveView(console=console, snapshot=self._status.snapshot)
+
+    def _wait(self, view: LiveView) -> str:
+        """Watch over the threads until it is time to end; returns why."""
+        deadline = None
+        if self._config.duration_s is not None:
+            deadline = time.monotonic() + self._config.duration_s
+        while not self._told_to_stop.wait(REDRAW_S):
+            view.redraw()
+            if self._told_to_reload.is_set():
+                self._told_to_reload.clear()
+                self._reload()
+            if not self._inference.is_alive():
+                if self._inference.fault is not None:
+                    self._thread_died("inference", self._inference.fault)
+                    break
+                return _ALL_READ
+            if not self._uplink.alive():
+                self._thread_died("uplink", RuntimeError("it ended without a word"))
+                break
+            if self._matcher is not None and self._matcher.died:
+                self._status.warn("embedded", "the embedded matcher has ended")
+            if deadline is not None and time.monotonic() >= deadline:
+                return f"{self._config.duration_s:g} s are over (--duration)"
+        return "a thread died" if self._fault is not None else "told to stop"
+
+    def _reload(self) -> None:
+        """SIGHUP: cameras come, go and change; certificates and limits are read anew."""
+        if self._reread is None:
+            return
+        try:
+            new = self._reread()
+            with refusals():
+                self._check_addresses(new)
+        except (SettingsError, CannotStart) as error:
+            text = f"reload refused, everything stays as it was: {logs.mask(str(error))}"
+            log.error(text)
+            self._status.warn("reload", text)
+            return
+        self._status.warn("reload", None)
+        old = {source.name: source for source in self._sources}
+        wanted = {source.name: source for source in new.sources}
+        gone = [name for name in old if wanted.get(name) != old[name]]
+        come = [source for name, source in wanted.items() if old.get(name) != source]
+        self._config = self._config.model_copy(
+            update={
+                **{name: getattr(new, name) for name in _RELOADED},
+                "uplink": new.uplink.model_copy(update={"matchers": self._addresses})
+                if self._config.embedded
+                else new.uplink,
+            }
+        )
+        for name in gone:
+            self._take_camera_away(name)
+        self._sources = new.sources
+        for source in come:
+            self._add_camera(source)
+        if self._preview is not None:
+            self._preview.watch([source.name for source in new.sources])
+        self._spool.set_config(new.spool)
+        # A new stream: its Hello tells the cameras, and certificates are read anew.
+        self._uplink.reload(self._config.uplink)
+        log.info("reloaded", cameras=list(wanted), changed=sorted({*gone, *(s.name for s in come)}))
+
+    def _take_camera_away(self, name: str) -> None:
+        done = self._inference.remove(name)
+        self._cameras[name].stop()
+        done.wait(self._config.shutdown_s)
+        del self._cameras[name]
+        self._status.forget(name)
+
+    def _add_camera(self, source: SourceConfig) -> None:
+        self._status.watch(source.name)
+        camera = self._cameras[source.name] = self._make_camera(source)
+        self._inference.add(source.name, camera, self._make_pipeline(source))
+        camera.start()
+
+    def _end(self, *, all_read: bool) -> None:
+        """Drain in the order of the data, within shutdown_s."""
+        deadline = time.monotonic() + self._config.shutdown_s
+
+        def left_s() -> float:
+            return max(0.1, deadline - time.monotonic())
+
+        stoppers = [threading.Thread(target=c.stop, daemon=True) for c in self._cameras.values()]
+        for stopper in stoppers:
+            stopper.start()
+        for stopper in stoppers:
+            stopper.join(left_s())
+        self._inference.stop()
+        self._inference.join(left_s())
+        if self._inference.fault is not None:
+            self._thread_died("inference", self._inference.fault)
+        self._spool.flush(left_s())
+        if self._fault is None:
+            self._uplink.drain(left_s())
+        self._uplink.stop()
+        self._spool.stop(left_s())
+
+    def _verdict(self, reason: str) -> tuple[ExitCode, str]:
+        if self._fault is not None:
+            name, fault = self._fault
+            log.error(f"the thread {name!r} died; this is our own fault", exc_info=fault)
+            return ExitCode.FAULT, f"the thread {name!r} died: {type(fault).__name__}: {fault}"
+        states = {camera.state for camera in self._cameras.values()}
+        if reason == _ALL_READ and states == {CameraState.FAILED}:
+            for camera in self._cameras.values():
+                print(f"edge-run: {camera.last_error}", file=sys.stderr)
+            return ExitCode.NO_SOURCE, "no source could be opened"
+        delivery = self._status.snapshot().delivery
+        if reason == _ALL_READ and delivery.refused and delivery.waiting:
+            return ExitCode.REFUSED, f"the matcher refuses us: {delivery.problem}"
+        if delivery.waiting:
+            reason += f"; {delivery.waiting} sightings wait in the spool for the matcher"
+        return ExitCode.DONE, reason
