@@ -171,9 +171,10 @@ def _shadows(street: Street, sun: Array, contrast: float) -> Floats:
             continue
         x1, y1, x2, y2 = ((np.array(prop.footprint).reshape(2, 2) + origin) * SHADOW_PX_M).ravel()
         cv2.rectangle(contact, (int(x1), int(y1)), (int(x2), int(y2)), 1.0, -1)
-    cast = cv2.GaussianBlur(cast, (0, 0), 1.0)
-    contact = cv2.GaussianBlur(contact, (0, 0), 5.0)
-    return np.asarray((1 - 0.45 * contrast * cast) * (1 - 0.5 * contact), dtype=np.float32)
+    cast_soft = cv2.GaussianBlur(cast, (0, 0), 1.0)
+    contact_soft = cv2.GaussianBlur(contact, (0, 0), 5.0)
+    light = (1 - 0.45 * contrast * cast_soft) * (1 - 0.5 * contact_soft)
+    return np.asarray(light, dtype=np.float32)
 
 
 def _draw_prop(
@@ -186,11 +187,11 @@ def _draw_prop(
         _draw_solid(camera, solid, sun, contrast, rays, colour, depth, mask)
     if len(prop.leaves):
         _draw_leaves(camera, prop, sun, colour, mask)
-    soft = cv2.resize(mask, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
-    spots = cv2.findNonZero(soft)
-    if spots is None:
+    size = (camera.width, camera.height)
+    soft = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if not soft.any():
         return None
-    left, top, width, height = cv2.boundingRect(spots)
+    left, top, width, height = cv2.boundingRect(soft)
     return Cover(prop, left, top, soft[top : top + height, left : left + width].copy())
 
 

@@ -361,7 +361,9 @@ class Tailor:
         rows, columns = grid.shape[:2]
         noise = self._rng.normal(0, 1, (rows, columns, 4)).astype(np.float32)
         noise = np.concatenate([noise] * 3, axis=1)  # the seam closes
-        soft = cv2.GaussianBlur(noise, (0, 0), 1.6)[:, columns : 2 * columns]
+        soft = np.asarray(
+            cv2.GaussianBlur(noise, (0, 0), 1.6)[:, columns : 2 * columns], np.float32
+        )
         fine = noise[:, columns : 2 * columns, :1]
         soft /= max(float(soft.std()), 1e-6)
         return np.concatenate([soft[:, :, :1] * 0.9 + fine * 0.3, soft[:, :, 1:]], axis=2)

@@ -64,7 +64,7 @@ class Camera:
         ys = ((np.arange(self.height * factor) + 0.5) / factor - self.height / 2) / self.focal
         right, down, forward = self.axes.astype(np.float32)
         x32, y32 = xs.astype(np.float32), ys.astype(np.float32)
-        return x32[None, :, None] * right + y32[:, None, None] * down + forward
+        return np.asarray(x32[None, :, None] * right + y32[:, None, None] * down + forward)
 
 
 def choose_cameras(

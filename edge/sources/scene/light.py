@@ -56,7 +56,7 @@ class Sensor:
         self._tiles = []
         for _ in range(NOISE_TILES):
             grain = rng.normal(0, 1, shape).astype(np.float32)
-            grain = cv2.GaussianBlur(grain, (3, 3), 0.6)
+            grain = np.asarray(cv2.GaussianBlur(grain, (3, 3), 0.6), np.float32)
             grain *= mood.noise / max(float(grain.std()), 1e-6)
             self._tiles.append(np.clip(grain + 128, 0, 255).astype(np.uint8))
         self._seed = int(rng.integers(2**31))
@@ -74,7 +74,8 @@ class Sensor:
             return np.asarray(cv2.cvtColor(plain, cv2.COLOR_GRAY2BGR), np.uint8)
         if self._mood.tint == (1.0, 1.0, 1.0):
             return picture
-        return np.clip(picture * np.array(self._mood.tint), 0, 255).astype(np.uint8)
+        tinted = np.clip(picture * np.array(self._mood.tint), 0, 255)
+        return np.asarray(tinted, np.uint8)
 
     def expose(self, picture: Image, seconds: float, index: int) -> Image:
         """Apply brightness and noise; `picture` is changed."""

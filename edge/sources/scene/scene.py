@@ -218,7 +218,7 @@ class SynthScene:
         figure = self._figures[number]
         tall = figure.looks.height_m
         ground = np.array([standing.x, standing.y, 0.0])
-        pixels, depths = camera.project(np.array([ground, ground + [0, 0, tall]]))
+        pixels, depths = camera.project(np.array([ground, ground + np.array([0.0, 0.0, tall])]))
         if depths.min() < NEAREST_M:
             return None
         rise = pixels[1] - pixels[0]

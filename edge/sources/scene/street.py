@@ -15,6 +15,7 @@ Array = npt.NDArray[np.float64]
 
 DOOR_HALF_M = 1.0
 DOOR_HEIGHT_M = 2.6
+WALLS: tuple[str, ...] = ("north", "south", "east", "west")
 CROWN_M = (1.45, 1.45, 1.1)  # half sizes of the ball of leaves
 CROWN_Z = 4.1
 LEAVES = 7000
@@ -257,7 +258,8 @@ def _crown(rng: np.random.Generator, tree: Prop) -> Prop:
 
 def _car(rng: np.random.Generator, x: float, y: float) -> Prop:
     palette = [
-        (200, 200, 200), (60, 58, 56), (120, 118, 115), (130, 70, 40), (40, 40, 140), (225, 228, 230)
+        (200, 200, 200), (60, 58, 56), (120, 118, 115), (130, 70, 40), (40, 40, 140),
+        (225, 228, 230),
     ]  # fmt: skip
     colour = tuple(float(part) for part in palette[int(rng.integers(len(palette)))])
     tyre, glass = (32.0, 32.0, 33.0), (78.0, 72.0, 64.0)

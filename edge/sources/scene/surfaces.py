@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge.sources.scene.street import DOOR_HALF_M, DOOR_HEIGHT_M, Street
+from edge.sources.scene.street import DOOR_HALF_M, DOOR_HEIGHT_M, WALLS, Street
 
 Floats = npt.NDArray[np.float32]
 Colour = tuple[float, float, float]
@@ -43,8 +43,8 @@ class Surfaces:
 
 def paint(rng: np.random.Generator, street: Street) -> Surfaces:
     """Paint a street."""
-    walls = {}
-    for wall in ("north", "south", "east", "west"):
+    walls: dict[str, Floats] = {}
+    for wall in WALLS:
         half = street.half_length if wall in ("north", "south") else street.half_width
         doors = [door.along for door in street.doors if door.wall == wall]
         if wall in ("north", "west"):
@@ -99,17 +99,15 @@ def _ground(rng: np.random.Generator, street: Street) -> Floats:
     picture[high - 2 * kerb : high - kerb] *= 0.82
     _markings(rng, picture, low, high, scale)
     for _ in range(int(rng.integers(3, 7))):  # lids and stains
-        at = (int(rng.integers(width)), int(rng.integers(height)))
-        cv2.circle(picture, at, int(0.32 * scale), _scaled(asphalt, 0.6), -1, cv2.LINE_AA)
-        cv2.circle(picture, at, int(0.26 * scale), _scaled(asphalt, 0.75), -1, cv2.LINE_AA)
+        lid = (int(rng.integers(width)), int(rng.integers(height)))
+        cv2.circle(picture, lid, int(0.32 * scale), _scaled(asphalt, 0.6), -1, cv2.LINE_AA)
+        cv2.circle(picture, lid, int(0.26 * scale), _scaled(asphalt, 0.75), -1, cv2.LINE_AA)
     for _ in range(30):
-        at = (int(rng.integers(width)), int(rng.integers(height)))
+        x, y = int(rng.integers(90, width - 90)), int(rng.integers(90, height - 90))
         axes = (int(rng.uniform(4, 40)), int(rng.uniform(4, 22)))
-        stain = picture.copy()
-        cv2.ellipse(stain, at, axes, float(rng.uniform(0, 180)), 0, 360, _scaled(stone, 0.55), -1)
-        x1, x2 = max(at[0] - 90, 0), at[0] + 90
-        y1, y2 = max(at[1] - 90, 0), at[1] + 90
-        picture[y1:y2, x1:x2] = picture[y1:y2, x1:x2] * 0.82 + stain[y1:y2, x1:x2] * 0.18
+        stain = np.zeros((180, 180), np.float32)
+        cv2.ellipse(stain, (90, 90), axes, float(rng.uniform(0, 180)), 0.0, 360.0, 0.1, -1)
+        picture[y - 90 : y + 90, x - 90 : x + 90] *= (1 - stain)[:, :, None]
     picture *= (1 + 0.05 * cloud_noise(rng, height, width, (160, 60, 14)))[:, :, None]
     picture += rng.normal(0, 7, (height, width, 1)).astype(np.float32)
     return np.clip(picture, 5, 250)

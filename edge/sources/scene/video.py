@@ -45,7 +45,7 @@ def write_video(
         first: index of the first frame.
         keyframe_s: seconds between key frames.
     Raises:
-        ValueError: no frame is asked for.
+        ValueError: no frame is asked for, or the codec is for sound.
         av.FFmpegError: the file cannot be written, or the encoder refuses.
     """
     if frames < 1:
@@ -54,6 +54,8 @@ def write_video(
     rate = Fraction(params.fps).limit_denominator(1000)
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=rate, options=dict(OPTIONS.get(codec, {})))
+        if not isinstance(stream, av.VideoStream):
+            raise ValueError(f"{codec} is no codec for video")
         stream.width, stream.height = params.width, params.height
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.gop_size = max(round(params.fps * keyframe_s), 1)
