@@ -57,11 +57,14 @@ class VectorIndex:
         with self._lock:
             self._remove(owner)
 
-    def search(self, queries: Floats, *, only: Iterable[int] | None = None) -> tuple[Ints, Floats]:
+    def search(
+        self, queries: Floats, *, least: float = -2.0, only: Iterable[int] | None = None
+    ) -> tuple[Ints, Floats]:
         """The best similarity of each owner to any of the queries, best first.
 
         Args:
             queries: (m, d) float32, rows of unit length, m >= 1.
+            least: similarities below do not count.
             only: owners that count; None: all.
         Returns:
             owners (k,) and similarities (k,) in falling order, equal ones by owner.
@@ -72,7 +75,8 @@ class VectorIndex:
             if not self._count:
                 return np.zeros(0, np.int64), np.zeros(0, np.float32)
             similarities = (queries @ rows.T).max(axis=0)
-            owners = owners.copy()
+            enough = similarities >= least
+            owners, similarities = owners[enough], similarities[enough]
         if only is not None:
             wanted = np.isin(owners, np.fromiter(only, np.int64))
             owners, similarities = owners[wanted], similarities[wanted]

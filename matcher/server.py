@@ -177,6 +177,11 @@ class MatcherServer:
             with contextlib.suppress(MatcherError):
                 await self._flush()
         if self._worker is not None:
+            if self._ledger.alive and self._ledger.fault is None:
+                # What was acked is shown by `who --data-dir` after the end, if time allows.
+                with contextlib.suppress(MatcherError):
+                    end = await self._ledger.run(lambda store: store.last_position())
+                    await asyncio.to_thread(self._worker.wait_for, end, self._config.shutdown_s)
             await asyncio.to_thread(self._worker.stop)
         await asyncio.to_thread(self._pool.close)
         await asyncio.to_thread(self._ledger.close)

@@ -1,8 +1,8 @@
 """When something was seen, in server's UTC: by the boot's clock where it is known.
 
 Promise: a live camera's time is corrected by its boot's offset and drift, whether those were
-learned before or hours after; a file's time is taken as it is. A time that cannot be true is said to be
-implausible, never mended. No clock of its own.
+learned before or hours after; a file's time is taken as it is. A time that cannot be true is said
+to be implausible, never mended. No clock of its own.
 """
 
 from __future__ import annotations

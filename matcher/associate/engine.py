@@ -156,14 +156,14 @@ class Engine:
 
     # --- what a decider may look at (LiveWindow) --------------------------------------------------
 
-    def candidates(self, tracklet: Tracklet) -> Iterator[tuple[Tracklet, float]]:
+    def candidates(self, tracklet: Tracklet, least: float) -> Iterator[tuple[Tracklet, float]]:
         """See LiveWindow."""
         found: dict[int, float] = {}
         for space_id, vectors in sorted(tracklet.vectors.items()):
             index = self.indexes.get((tracklet.site, space_id))
             if index is None:
                 continue
-            owners, similarities = index.search(vectors.centre[None, :])
+            owners, similarities = index.search(vectors.centre[None, :], least=least)
             for owner, similarity in zip(owners.tolist(), similarities.tolist(), strict=True):
                 found[owner] = max(similarity, found.get(owner, -1.0))
         found.pop(tracklet.number, None)

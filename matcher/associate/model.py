@@ -178,9 +178,9 @@ class Placement:
 class LiveWindow(Protocol):
     """What a decider may look at."""
 
-    def candidates(self, tracklet: Tracklet) -> Iterable[tuple[Tracklet, float]]:
-        """Placed tracklets of the site that share a space, with the cosine similarity of centres,
-        most similar first; the tracklet itself is not among them."""
+    def candidates(self, tracklet: Tracklet, least: float) -> Iterable[tuple[Tracklet, float]]:
+        """Placed tracklets of the site whose centre is at least so similar in a shared space, most
+        similar first; the tracklet itself is not among them."""
 
     def members(self, identity_id: str) -> list[Tracklet]:
         """Tracklets of an identity."""

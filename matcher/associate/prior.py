@@ -6,8 +6,11 @@ one seen in the same frames (seen_with), or one that was in the same camera at t
 that are there at once, the one that fits better gets the identity, and the other is placed anew
 (one-to-one).
 
-The similarity of a tracklet and an identity is that to its most similar member, held down by the
-mean over all members, so that a chain of chance resemblances does not grow.
+The similarity of a tracklet and an identity is the mean of its similarities to all members (average
+linkage). The most similar member alone lets chance resemblances chain: on tracklets of 30 people in
+six cameras (Market-1501, OSNet x0.25 trained on MSMT17, joined online in random order) it reached
+0.76 precision and 0.57 recall of pairs at its 0.80, the mean 0.86 and 0.48; of 100 people 0.38 and
+0.60 against 0.68 and 0.46.
 
 Deterministic: ties fall by tracklet id. No thread, no clock.
 """
@@ -19,7 +22,6 @@ from collections.abc import Mapping
 from matcher.associate.model import LiveWindow, Placement, Tracklet
 
 DISPLACE_MARGIN = 0.02  # better by so much: similarities of one pair differ by that between shots
-CHAIN_SLACK = 0.15  # how far the mean over an identity may lie under the threshold
 SAME_CAMERA_SLACK_NS = 200_000_000  # two detections of one handover may overlap by a frame or two
 
 
@@ -53,38 +55,50 @@ class PriorAssociator:
     def place(self, tracklet: Tracklet, window: LiveWindow) -> Placement:
         """See Associator."""
         threshold = min(self.threshold(space) for space in tracklet.vectors)
-        best: dict[str, list[float]] = {}
-        similar: dict[str, float] = {}
-        for other, similarity in window.candidates(tracklet):
-            if not other.identity_id or abs(_gap(tracklet, other)) > self._window_ns:
-                continue
-            best.setdefault(other.identity_id, []).append(similarity)
-            similar[other.tracklet_id] = similarity
-        order = sorted(best, key=lambda identity: (-max(best[identity]), identity))
-        for identity_id in order:
-            values = best[identity_id]
-            score = max(values)
-            if score < threshold:
-                break
-            if sum(values) / len(values) < threshold - CHAIN_SLACK:
-                continue
+        near = {
+            other.identity_id
+            for other, _ in window.candidates(tracklet, threshold)
+            if abs(_gap(tracklet, other)) <= self._window_ns
+        }
+        # The mean reaches the threshold only where some member does, so the near ones are all.
+        scored = []
+        for identity_id in near:
             members = [
                 one
                 for one in window.members(identity_id)
                 if one.tracklet_id != tracklet.tracklet_id
             ]
+            score = _mean_similarity(tracklet, members)
+            if score >= threshold:
+                scored.append((-score, identity_id, members))
+        for negative, identity_id, members in sorted(scored, key=lambda entry: entry[:2]):
             against = [one for one in members if self.certainly_other(tracklet, one)]
             if not against:
-                return Placement(identity_id, score)
-            rest = [one for one in members if one not in against]
-            support = max((similar.get(one.tracklet_id, -1.0) for one in rest), default=-1.0)
-            if support >= threshold and all(
-                not one.pinned and one.similarity + DISPLACE_MARGIN < support for one in against
-            ):
+                return Placement(identity_id, -negative)
+            if self._fits_better(tracklet, members, against, threshold):
+                support = [one for one in members if one not in against]
                 return Placement(
-                    identity_id, support, 0.0, tuple(one.tracklet_id for one in against)
+                    identity_id,
+                    _mean_similarity(tracklet, support),
+                    0.0,
+                    tuple(one.tracklet_id for one in against),
                 )
         return Placement()
+
+    def _fits_better(
+        self,
+        tracklet: Tracklet,
+        members: list[Tracklet],
+        against: list[Tracklet],
+        threshold: float,
+    ) -> bool:
+        """Whether the rest of an identity resembles a tracklet more than those it cannot be."""
+        support = [one for one in members if one not in against]
+        ours = _mean_similarity(tracklet, support)
+        return ours >= threshold and all(
+            not one.pinned and _mean_similarity(one, support) + DISPLACE_MARGIN < ours
+            for one in against
+        )
 
     def certainly_other(self, one: Tracklet, two: Tracklet) -> bool:
         """Whether two tracklets are certainly two people."""
@@ -102,6 +116,21 @@ class PriorAssociator:
         if max(one.uncertainty_ns, two.uncertainty_ns) > self._uncertain_ns:
             return 0
         return -_gap(one, two)
+
+
+def _mean_similarity(tracklet: Tracklet, others: list[Tracklet]) -> float:
+    """Mean cosine similarity of centres, the best space of each pair; -1 where none is shared."""
+    values = []
+    for other in others:
+        shared = tracklet.vectors.keys() & other.vectors.keys()
+        if shared:
+            values.append(
+                max(
+                    float(tracklet.vectors[space].centre @ other.vectors[space].centre)
+                    for space in shared
+                )
+            )
+    return sum(values) / len(values) if values else -1.0
 
 
 def _gap(one: Tracklet, two: Tracklet) -> int:
