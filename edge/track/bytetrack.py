@@ -189,6 +189,12 @@ class Tracker:
             if track.number == tracklet and track.gallery.updated_s != track.last_s:
                 track.gallery.add(embedding, track.last_s)
 
+    def forget_appearance(self) -> None:
+        """Embeddings come from another space from now on: what was learnt does not compare."""
+        for track in self._tracks:
+            track.gallery = Gallery()
+        self._scale = LikenessScale()
+
     def expire(self, now_s: float) -> TrackStep:
         """End what was not seen for end_s, without a frame: the source has stopped for a while."""
         return TrackStep((), ended=self._end(now_s))
