@@ -153,7 +153,9 @@ class CameraPipeline:
             self._counts.people_now = 0
             return Analysed(None, TrackStep(()), ended)
         # Models may be swapped between frames, never inside one.
-        self._embedders = tuple(self._models.embedders())
+        before, self._embedders = self._embedders, tuple(self._models.embedders())
+        if before and before[0].space_id != self._embedders[0].space_id:
+            tracker.forget_appearance()
         started_s = self._now_s()
         found = self._models.detector().detect(self._gate.masked(frame.image))
         self._status.detect.add((self._now_s() - started_s) * 1e3)
