@@ -104,6 +104,17 @@ class MatcherServer:
         return self._ledger
 
     @property
+    def edges(self) -> EdgeBook:
+        """What is known of the boxes."""
+        return self._edges
+
+    @property
+    def association(self) -> AssociationWorker:
+        """The association thread; after `start`."""
+        assert self._worker is not None
+        return self._worker
+
+    @property
     def web_port(self) -> int | None:
         """Where /metrics is; None where it is off."""
         return None if self._web is None else self._web.port

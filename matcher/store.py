@@ -480,6 +480,11 @@ class LedgerStore:
             "INSERT OR REPLACE INTO retention VALUES(?, ?, ?)", (site, ledger_s, identity_s)
         )
 
+    def limit_pages(self, *, extra: int) -> None:
+        """Let the file grow by so many pages only: beyond, SQLite says that the disk is full."""
+        pages = self._db.execute("PRAGMA page_count").fetchone()[0]
+        self._db.execute(f"PRAGMA max_page_count={pages + extra}")
+
     def last_position(self) -> int:
         """The last position of the log."""
         row = self._db.execute("SELECT max(position) FROM log").fetchone()
