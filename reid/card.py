@@ -85,7 +85,7 @@ class Golden(_Part):
         formula: how the input picture is made; `blocks-1` is `reid.golden.golden_image`.
         seed: its seed.
         values: what `reid.golden.golden_values` gives.
-        tolerance: largest absolute difference of one value that still passes.
+        tolerance: largest difference of one value that still passes; relative for values above 1.
     """
 
     formula: Literal["blocks-1"] = "blocks-1"

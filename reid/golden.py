@@ -36,7 +36,8 @@ def verify_golden(
         raise CardMismatch(
             where, "golden", f"{len(got)} golden values, its card has {len(expected)}", cure
         )
-    worst = float(np.max(np.abs(got - expected)))
+    # pixels are hundreds, scores are shares: beyond 1 the difference is relative
+    worst = float(np.max(np.abs(got - expected) / np.maximum(np.abs(expected), 1.0)))
     if not worst <= allowed:  # also true for NaN
         raise CardMismatch(
             where,

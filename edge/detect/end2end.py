@@ -1,8 +1,9 @@
 """Detectors that suppress by themselves and give one row per detection: (1, rows, 6).
 
 Two families share the shape: YOLO26 (and YOLOv10) give x1 y1 x2 y2 in input pixels, score, class;
-the RT-DETR of the same project's forks gives cx cy w h, score, class. The values of one run tell
-them apart: read as corners, some rows of the second are inside out.
+the RT-DETR of the same project gives cx cy w h, score, class (in shares of the input, seen with its
+version 8.4). The values of one run tell them apart: centres and sizes are never below 0 and, read
+as corners, some rows are inside out; shares are all small, pixels are not.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class Yolo26:
 
     @staticmethod
     def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
-        rows = outputs[0][0]
-        return not _says_something(rows) or not _inside_out(rows)
+        boxes = outputs[0][0, :, :4]
+        return not _inside_out(boxes) and not 0.0 < boxes.max() <= SHARE_LIMIT
 
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
         rows = outputs[0][0]
@@ -74,17 +75,14 @@ class YoloRtDetr(Yolo26):
 
     @staticmethod
     def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
-        rows = outputs[0][0]
-        return not _says_something(rows) or _inside_out(rows)
+        boxes = outputs[0][0, :, :4]
+        told = _inside_out(boxes) or 0.0 < boxes.max() <= SHARE_LIMIT
+        return bool(boxes.min() >= 0.0) and (told or len(np.unique(boxes, axis=0)) < TELLING_ROWS)
 
     def _corners(self, values: Floats) -> Floats:
         found = corners(values)
         return found * self._size if len(values) and values.max() <= SHARE_LIMIT else found
 
 
-def _says_something(rows: Floats) -> bool:
-    return len(np.unique(rows[:, :4], axis=0)) >= TELLING_ROWS
-
-
-def _inside_out(rows: Floats) -> bool:
-    return bool(((rows[:, 2] < rows[:, 0]) | (rows[:, 3] < rows[:, 1])).any())
+def _inside_out(boxes: Floats) -> bool:
+    return bool(((boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])).any())

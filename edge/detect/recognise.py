@@ -109,8 +109,8 @@ def person_class(where: Path | str, metadata: Mapping[str, str]) -> int | None:
         names = ast.literal_eval(metadata.get("names", "{}"))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None  # free text of an exporter: no names that we can read
-    if not isinstance(names, dict) or not names:
-        return None
+    if not isinstance(names, dict) or all(str(name).isdigit() for name in names.values()):
+        return None  # no names, or numbers where nobody gave any
     for index, name in names.items():
         if isinstance(index, int) and str(name).lower() in ("person", "people", "pedestrian"):
             return index

@@ -248,6 +248,24 @@ def test_two_families_that_fit_are_refused_with_both_named(tmp_path: Path) -> No
     assert "--detector-family" in str(refused.value)
 
 
+def test_boxes_that_begin_outside_the_picture_are_corners(tmp_path: Path) -> None:
+    rows = np.zeros((1, 300, 6), np.float32)
+    rows[0, :, :4] = (-8, -8, 24, 24)  # all the same, as untrained weights give
+    path = constant_detector(tmp_path / "model.onnx", {"out": rows})
+
+    assert opened(path).family == "yolo26"
+
+
+def test_numbers_in_place_of_class_names_are_no_names(tmp_path: Path) -> None:
+    path = constant_detector(
+        tmp_path / "model.onnx",
+        {"output0": np.zeros((1, 6, 84), np.float32)},
+        metadata={"names": "{0: '0', 1: '1'}"},
+    )
+
+    assert opened(path).family == "ultralytics"
+
+
 def test_an_output_that_no_family_has_is_refused_with_its_shape(tmp_path: Path) -> None:
     path = constant_detector(tmp_path / "model.onnx", {"out": np.zeros((1, 1000), np.float32)})
 

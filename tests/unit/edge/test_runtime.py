@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +136,16 @@ def test_every_cut_of_a_model_is_survived(tmp_path: Path) -> None:
     lengths = [len(without_tiny_weights(content[:cut])) for cut in range(len(content))]
 
     assert lengths == list(range(len(content)))
+
+
+def test_the_box_looks_without_torch_or_the_training_side() -> None:
+    code = (
+        "import sys, edge.detect, edge.embed, edge.model_keeper\n"
+        "print([name for name in ('torch', 'models', 'onnx', 'openvino') if name in sys.modules])"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert result.stdout.strip() == "[]"

@@ -204,3 +204,11 @@ def test_golden_values_beyond_the_tolerance_are_refused(value: float) -> None:
         verify_golden("m.onnx", golden, np.array([value, 0.25], np.float32))
     with pytest.raises(CardMismatch, match="1 golden values, its card has 2"):
         verify_golden("m.onnx", golden, np.array([0.5], np.float32))
+
+
+def test_golden_values_above_one_are_compared_by_their_share() -> None:
+    golden = Golden(values=(400.0,), tolerance=0.01)
+
+    verify_golden("m.onnx", golden, np.array([402.0], np.float32))
+    with pytest.raises(CardMismatch):
+        verify_golden("m.onnx", golden, np.array([405.0], np.float32))
