@@ -1,0 +1,96 @@
+"""Does a YOLO checkpoint become a model with a card, and is what fails said?"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from edge.models_dir import model_at
+from models.export_yolo import YoloExportError, export_yolo
+from reid.card import sha256_of
+from reid.model_errors import FamilyUnknown
+from tests.unit.edge.tiny_models import constant_detector
+
+
+def fake_ultralytics(exported: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands in for a package of several hundred MB under another licence.
+
+    Writes beside the checkpoint, as the original does; fails as the original does.
+    """
+
+    class YOLO:
+        def __init__(self, path: str, task: str) -> None:
+            self.path = Path(path)
+
+        def export(self, **options: object) -> str:
+            if exported is None:
+                raise RuntimeError("Weights only load failed")
+            return str(shutil.copy(exported, self.path.with_suffix(".onnx")))
+
+    module = ModuleType("ultralytics")
+    module.YOLO = YOLO  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ultralytics", module)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "yolo.pt").write_bytes(b"weights")
+    return folder / "yolo.pt"
+
+
+def test_a_checkpoint_becomes_a_model_with_its_licence(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = np.zeros((1, 6, 84), np.float32)
+    fake_ultralytics(constant_detector(tmp_path / "made", {"output0": columns}), monkeypatch)
+
+    card = export_yolo(checkpoint, tmp_path / "models" / "street.onnx")
+
+    model = model_at(tmp_path / "models" / "street.onnx")
+    assert model.card == card
+    assert (card.name, card.family, card.commercial_use) == ("street", "ultralytics", False)
+    assert card.licence.startswith("AGPL-3.0")
+    assert card.sha256 == sha256_of(model.read())
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["yolo.pt"]
+
+
+def test_a_result_that_the_box_cannot_read_is_not_left_behind(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = {name: np.zeros((1, 3), np.float32) for name in ("a", "b")}
+    fake_ultralytics(constant_detector(tmp_path / "made", two), monkeypatch)
+
+    with pytest.raises(FamilyUnknown):
+        export_yolo(checkpoint, tmp_path / "models" / "street.onnx")
+
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_missing_extra_is_named(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ultralytics", None)
+
+    with pytest.raises(YoloExportError, match=r"pip install 'edge-reid\[export\]'"):
+        export_yolo(checkpoint, tmp_path / "street.onnx")
+
+
+def test_a_checkpoint_that_cannot_be_read_is_said(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_ultralytics(None, monkeypatch)
+
+    with pytest.raises(YoloExportError, match="Weights only load failed"):
+        export_yolo(checkpoint, tmp_path / "street.onnx")
+
+
+def test_a_missing_checkpoint_is_not_downloaded(tmp_path: Path) -> None:
+    with pytest.raises(YoloExportError, match="there is no such file"):
+        export_yolo(tmp_path / "yolo11n.pt", tmp_path / "street.onnx")
