@@ -140,6 +140,13 @@ def run(
     detector: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="The detector.", rich_help_panel=_HOW)
     ] = None,
+    detector_family: Annotated[
+        str | None,
+        typer.Option(
+            help="The detector's output layout, where file and card leave it open.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     embedder: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="The embedder.", rich_help_panel=_HOW)
     ] = None,
@@ -238,6 +245,7 @@ def run(
         put(("data_dir",), data_dir, "--data-dir")
         put(("models_dir",), models_dir, "--models-dir")
         put(("detect", "model"), detector, "--detector")
+        put(("detect", "family"), detector_family, "--detector-family")
         put(("embed", "model"), embedder, "--embedder")
         put(("require_commercial",), require_commercial, "--require-commercial")
         put(("duration_s",), duration, "--duration")
