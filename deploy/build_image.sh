@@ -62,8 +62,9 @@ if [ "$engine" = docker ]; then
   log_of() { docker logs "edge-reid-$1-$$" 2>&1; }
   edge() {
     docker run --rm --network host --read-only --tmpfs /tmp --name "edge-reid-edge-$$" \
-      ${models:+-v "$models:/models:ro"} "edge-reid/edge:$tag" "$@"
+      -e "EDGE_METRICS=$metrics" ${models:+-v "$models:/models:ro"} "edge-reid/edge:$tag" "$@"
   }
+  healthy() { [ "$(docker inspect -f '{{.State.Health.Status}}' "edge-reid-edge-$$")" = healthy ]; }
 else
   [ "$(id -u)" = 0 ] || die "buildah with --isolation chroot needs root here"
   mkdir -p "$work"
@@ -91,9 +92,12 @@ else
     container=$(buildah from --pull-never "edge-reid/$1:$tag")
     cleanup+=("buildah rm $container")
   }
-  inside() {
-    started "$1"
-    buildah run --isolation chroot --user 0 "$container" -- sh -c "$2"
+  inside() { # often called in a subshell, where cleanup would be forgotten
+    local container code=0
+    container=$(buildah from --pull-never "edge-reid/$1:$tag")
+    buildah run --isolation chroot --user 0 "$container" -- sh -c "$2" || code=$?
+    buildah rm "$container" >/dev/null
+    return "$code"
   }
   entrypoint() { buildah inspect --type image --format '{{range .OCIv1.Config.Entrypoint}}{{.}} {{end}}' "edge-reid/$1:$tag"; }
   background() {
@@ -109,8 +113,13 @@ else
   }
   log_of() { cat "$results/$1.log"; }
   edge() {
-    started edge
-    buildah run --isolation chroot ${models:+-v "$models:/models:ro"} "$container" -- edge-run "$@"
+    buildah run --isolation chroot --env "EDGE_METRICS=$metrics" \
+      ${models:+-v "$models:/models:ro"} "$box" -- edge-run "$@"
+  }
+  healthy() { # nothing calls a HEALTHCHECK here: call its command
+    local check
+    check=$(buildah inspect --type image --format '{{index .Docker.Config.Healthcheck.Test 3}}' "edge-reid/edge:$tag")
+    buildah run --isolation chroot --env "EDGE_METRICS=$metrics" "$box" -- python -c "$check"
   }
 fi
 
@@ -136,6 +145,7 @@ for target in edge matcher; do
   if [ "$target" = edge ] && [ "$mb" -gt "$max_edge_mb" ]; then
     die "edge is larger than $max_edge_mb MB"
   fi
+  # shellcheck disable=SC2016
   unwanted=$(inside "$target" '
     for tool in gcc cc g++ make pip pip3; do command -v $tool; done
     find / -xdev \( -name __pycache__ -o -path "*/site-packages/torch" -o -path "*/site-packages/pip" \
@@ -152,14 +162,25 @@ background rtsp-sample --host 127.0.0.1 --port "$rtsp_port" \
 background matcher serve --listen "127.0.0.1:$matcher_port" --data-dir /var/lib/edge-reid \
   --metrics "127.0.0.1:$metrics_port"
 wait_for rtsp-sample READY
-code=0
+metrics=127.0.0.1:$(free_port)
+if [ "$engine" = buildah ]; then started edge; box=$container; fi
 edge --rtsp "rtsp://127.0.0.1:$rtsp_port/gate" --rtsp "rtsp://127.0.0.1:$rtsp_port/hall" \
-  --matcher "127.0.0.1:$matcher_port" --site image --edge-id box-1 --metrics "127.0.0.1:$(free_port)" \
-  --duration "$seconds" --summary json >"$results/summary.json" 2>"$results/edge.log" || code=$?
+  --matcher "127.0.0.1:$matcher_port" --site image --edge-id box-1 --duration "$seconds" \
+  --summary json >"$results/summary.json" 2>"$results/edge.log" &
+running=$!
+health="did not answer"
+while kill -0 "$running" 2>/dev/null; do
+  if healthy 2>/dev/null; then health=passed; break; fi
+  sleep 1
+done
+code=0
+wait "$running" || code=$?
 if [ "$code" != 0 ]; then
   cat "$results/edge.log" >&2
   die "edge-run ended with $code"
 fi
+say "the health check $health"
+[ "$health" = passed ] || die "see HEALTHCHECK in the Dockerfile"
 python3 - "$results/summary.json" <<'PYTHON'
 import json
 import sys

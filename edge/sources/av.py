@@ -180,13 +180,12 @@ class AvSource:
                 error, self._config.url, self._how.media, opening=True, silent=silent
             ) from None
         self._container = container
-        if container.format.name in TEXT_FORMATS:
+        kinds = {stream.type for stream in container.streams}
+        if container.format.name in TEXT_FORMATS or kinds == {"subtitle"}:
             raise SourceNotVideoError(self._config.url, "this is a text, not a video")
         if not container.streams.video:
-            kinds = ", ".join(sorted({stream.type for stream in container.streams}))
-            raise SourceNotVideoError(
-                self._config.url, f"it holds no video, only {kinds or 'nothing'}"
-            )
+            found = ", ".join(sorted(kinds)) or "nothing"
+            raise SourceNotVideoError(self._config.url, f"it holds no video, only {found}")
         stream = container.streams.video[0]
         stream.codec_context.thread_count = LIVE_THREADS if self.live else FILE_THREADS
         stream.codec_context.thread_type = "SLICE" if self.live else "AUTO"
