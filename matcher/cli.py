@@ -124,6 +124,7 @@ def serve(
 
     Prints one line of JSON when it listens: {"event": "listening", "address", "ports", ...}.
     """
+    from matcher.native_log import NativeLog
     from matcher.server import serve as run
 
     flags: dict[str, Any] = {
@@ -141,12 +142,16 @@ def serve(
     if print_config:
         print(settings.model_dump_json(indent=2))
         return
-    logs.configure(settings.log)
-    code = run(
-        settings,
-        ready=lambda server: _ready(settings, server, ready_file),
-        watch_stdin=exit_with_parent,
-    )
+    native = NativeLog()  # before gRPC's first use: it explains refused handshakes
+    try:
+        logs.configure(settings.log)
+        code = run(
+            settings,
+            ready=lambda server: _ready(settings, server, ready_file),
+            watch_stdin=exit_with_parent,
+        )
+    finally:
+        native.close()
     raise typer.Exit(code)
 
 

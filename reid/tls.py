@@ -408,7 +408,9 @@ def diagnose(address: str, files: TlsFiles | None, *, timeout_s: float = 5.0) ->
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s) as plain:
-            return None if files is None else _shake(plain, host.strip("[]"), files, address)
+            if files is None:
+                return _speaks_tls(plain, address)
+            return _shake(plain, host.strip("[]"), files, address)
     except socket.gaierror as error:
         return f"{address}: the name cannot be resolved ({error.strerror}); check name and DNS"
     except ConnectionRefusedError:
@@ -460,6 +462,23 @@ def _shake(plain: socket.socket, host: str, files: TlsFiles, address: str) -> st
     except ConnectionResetError:
         return _refused(address, "it reset the connection after our certificate")
     return None
+
+
+def _speaks_tls(plain: socket.socket, address: str) -> str | None:
+    """A plain client and a server that wants certificates: each only sees the line cut."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is sent: only whether TLS is spoken is asked
+    context.set_alpn_protocols(["h2"])
+    try:
+        with context.wrap_socket(plain):
+            pass
+    except (ssl.SSLError, ConnectionError, TimeoutError):
+        return None
+    return (
+        f"{address}: the server there wants certificates; give --tls-ca, --tls-cert and --tls-key "
+        "(edge-match certs makes them)"
+    )
 
 
 def _refused(address: str, why: str) -> str:
