@@ -4,6 +4,7 @@ What `edge-run` does before the spool (video, networks) is left out; everything 
 queue on is the box's own code. Beside it the process keeps a journal for the oracle, written after
 each commit and at each ack:
 
+    R                                        the process is past its start
     S writer seq hash tracklet/revision      this row's transaction has returned
     A writer first last                      the matcher acked these
     L count                                  lost_before_spool, when it grew
@@ -217,6 +218,7 @@ def main() -> int:
         clock=clock,
     )
     uplink.start()
+    journal.write(["R"])
     walkers = iter(Walkers(spool.writer_id, seed=options.seed, boot_id=clock.boot_id))
     lost = 0
     due = time.monotonic()
@@ -226,10 +228,8 @@ def main() -> int:
             stop.wait(0.05)
             due = time.monotonic()
             continue
-        spool.put(next(walkers))
-        found = spool.counters().lost_before_spool
-        if found != lost:
-            lost = found
+        if not spool.put(next(walkers)):
+            lost += 1
             journal.write([f"L {lost}"])
         due = max(due + 1.0 / control.rate, time.monotonic() - 0.5)
         wait = due - time.monotonic()
