@@ -11,6 +11,7 @@ import datetime
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -65,7 +66,8 @@ class _Normalising(nn.Module):
         self.register_buffer("scale", 1 / (255 * torch.tensor(STD).view(1, 3, 1, 1)))
 
     def forward(self, images: Tensor) -> Tensor:
-        out: Tensor = self.network((images - self.mean) * self.scale)
+        mean, scale = cast(Tensor, self.mean), cast(Tensor, self.scale)
+        out: Tensor = self.network((images - mean) * scale)
         return out
 
 
@@ -115,10 +117,8 @@ def to_onnx(network: OSNet, height: int, width: int, *, inside: bool = False) ->
 def _strip(model: onnx.ModelProto) -> None:
     """Take out traces: paths of source files, stack traces, names of local functions."""
     graph = model.graph
-    items = [
-        *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info, graph, model
-    ]  # fmt: skip
-    for item in items:
+    items = [*graph.node, *graph.initializer, *graph.input, *graph.output]
+    for item in [*items, graph, model]:
         item.ClearField("doc_string")
         item.ClearField("metadata_props")
     graph.ClearField("value_info")
@@ -132,10 +132,11 @@ def _compare(whole: nn.Module, content: bytes, height: int, width: int, *, insid
     for batch in (1, 3):
         pictures = [golden_image(height, width, seed) for seed in range(1, batch + 1)]
         rgb = np.stack([picture[:, :, ::-1] for picture in pictures]).transpose(0, 3, 1, 2)
-        values = rgb.astype(np.float32)
+        values: NDArray[np.float32] = rgb.astype(np.float32)
         if not inside:
             mean = np.array(MEAN, np.float32).reshape(1, 3, 1, 1)
-            values = (values / 255 - mean) / np.array(STD, np.float32).reshape(1, 3, 1, 1)
+            std = np.array(STD, np.float32).reshape(1, 3, 1, 1)
+            values = ((values / 255 - mean) / std).astype(np.float32)
         with torch.inference_mode():
             wanted = whole(torch.from_numpy(values.copy())).numpy()
         worst = float(row_cosines(session.run({"images": values})[0], wanted).min())
@@ -147,7 +148,8 @@ def row_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray
     """(n,) cosine of corresponding rows of two (n, d)."""
     product = (one * other).sum(1)
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return (product / np.maximum(lengths, 1e-12)).astype(np.float32)
+    cosines: NDArray[np.float32] = (product / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return cosines
 
 
 def describe(

@@ -20,7 +20,8 @@ from models.ranking import Features, unit
 HEIGHT = 128
 STYLE = (
     "body{font:14px sans-serif;margin:1em}td{padding:2px;text-align:center;vertical-align:top}"
-    "img{display:block;border:3px solid #888}.right img{border-color:#2a2}.wrong img{border-color:#c22}"
+    "img{display:block;border:3px solid #888}"
+    ".right img{border-color:#2a2}.wrong img{border-color:#c22}"
 )
 
 

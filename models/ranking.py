@@ -62,7 +62,8 @@ def distances(query: Features, gallery: Features, metric: Metric) -> Iterator[Fe
 def unit(features: Features) -> Features:
     """Rows scaled to length 1; a row of zeros stays one."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return (features / np.maximum(lengths, 1e-12)).astype(np.float32)
+    scaled: Features = (features / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return scaled
 
 
 def score(

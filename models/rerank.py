@@ -49,9 +49,7 @@ def rerank(
         yield ((1 - weight) * jaccard + weight * original).astype(np.float32)
 
 
-def _nearest(
-    everyone: Features, count: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _nearest(everyone: Features, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Indices (n, count) of the nearest, itself first, and each row's largest distance (n,)."""
     nearest = np.empty((len(everyone), count), np.int64)
     spans = np.empty(len(everyone), np.float32)
@@ -70,7 +68,7 @@ def _encode(
     everyone: Features, nearest: NDArray[np.int64], spans: NDArray[np.float32], k1: int
 ) -> csr_matrix:
     """Equation 7: rows weigh the expanded k-reciprocal neighbours (equations 3 and 5)."""
-    half = int(round(k1 / 2))
+    half = round(k1 / 2)
     full_sets = [_reciprocal(nearest, row, k1) for row in range(len(everyone))]
     half_sets = [_reciprocal(nearest, row, half) for row in range(len(everyone))]
     columns, values, starts = [], [], [0]

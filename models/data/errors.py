@@ -1,9 +1,9 @@
 """What can be wrong with a data set; every message names the file and what was expected.
 
-    DataError
-    ├── LayoutError      a part (folder, list) of the set is not where its layout puts it
-    ├── FileNameError    a file's name does not say person and camera as the layout promises
-    └── UnreadableImages some images cannot be decoded; all of them are named
+DataError
+├── LayoutError      a part (folder, list) of the set is not where its layout puts it
+├── FileNameError    a file's name does not say person and camera as the layout promises
+└── UnreadableImages some images cannot be decoded; all of them are named
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def load_packs(paths: Sequence[Path], *, threads: int = 2) -> Pack:
 
 def _load(path: Path, threads: int) -> Pack:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             data = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; make it with: edge-models pack") from None

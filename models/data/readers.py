@@ -232,7 +232,13 @@ def folder(images: Images) -> Dataset:
             parts[part] = _samples(images, "folder", part, pattern, like)
     if not parts or ("query" in parts) != ("gallery" in parts):
         raise LayoutError("folder", images.where, "train/, or query/ and gallery/ together")
-    return Dataset("folder", images, **parts)
+    return Dataset(
+        "folder",
+        images,
+        parts.get("train", []),
+        parts.get("query", []),
+        parts.get("gallery", []),
+    )
 
 
 READERS: dict[str, Callable[[Images], Dataset]] = {

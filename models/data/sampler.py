@@ -2,7 +2,8 @@
 
 Promise: `epoch(n)` depends on the labels, the seed and n alone, so a run can stop at any step and
 go on as if it had not. Every batch has P different people; a person with fewer than K images gives
-some of them twice. Within one pass every image is used once before any is used again.
+some of them twice. Within one pass an image is used once before any is used again; what is left
+when fewer than P people remain waits for the next pass.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ class PKSampler:
         people, images: P and K.
     """
 
-    def __init__(
-        self, labels: NDArray[np.int64], *, people: int, images: int, seed: int
-    ) -> None:
+    def __init__(self, labels: NDArray[np.int64], *, people: int, images: int, seed: int) -> None:
         self._by_person = [np.flatnonzero(labels == person) for person in np.unique(labels)]
         if len(self._by_person) < people:
             raise DataError(

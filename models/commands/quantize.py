@@ -1,0 +1,86 @@
+"""`edge-models quantize`: int8 or bfloat16 variants, admitted by measurement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("quantize")(quantize)
+
+
+def quantize(
+    model: Annotated[Path, typer.Argument(help="Float ONNX file with its card.")],
+    data: Annotated[Path, typer.Option(help="Folder or tar of the set to judge on.")],
+    protocol: Annotated[str, typer.Option(help="Reader of that set: market1501, cuhk03, ...")],
+    out: Annotated[Path | None, typer.Option(help="Default: the name with -int8.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Another set for the ranges (default: the same).")
+    ] = None,
+    calibration_protocol: Annotated[str | None, typer.Option(help="Its reader.")] = None,
+    scheme: Annotated[str, typer.Option(help="s8s8, u8s8-reduced or u8u8.")] = "s8s8",
+    crops: Annotated[int, typer.Option(help="Calibration crops.")] = 256,
+    bf16: Annotated[bool, typer.Option(help="bfloat16 by OpenVINO instead of int8.")] = False,
+    trained_on_this: Annotated[
+        bool, typer.Option(help="Judge even on people the model was trained on.")
+    ] = False,
+) -> None:
+    """Make a smaller variant, judge it beside the float one, refuse a loss above 0.5 mAP."""
+    from models.data.errors import DataError
+    from models.data.readers import open_dataset
+    from models.evaluate import TrainedOnThis
+    from models.quantize import SCHEMES, VariantRefused, admit_bf16
+    from models.quantize import quantize as make
+    from reid.model_errors import ModelError
+
+    console = Console(stderr=True)
+    if scheme not in SCHEMES:
+        raise typer.BadParameter(f"{scheme!r} is none of {', '.join(SCHEMES)}")
+    target = out or model.with_name(f"{model.stem}-int8.onnx")
+    try:
+        judge = open_dataset(protocol, data)
+        if bf16:
+            report = admit_bf16(model, judge=judge, insist=trained_on_this, say=console.print)
+        else:
+            ranges = (
+                open_dataset(calibration_protocol or protocol, calibration)
+                if calibration
+                else judge
+            )
+            report = make(
+                model,
+                target,
+                calibration=ranges,
+                judge=judge,
+                scheme=scheme,
+                crops=crops,
+                insist=trained_on_this,
+                say=console.print,
+            )
+    except (DataError, TrainedOnThis) as error:
+        console.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from error
+    except (ModelError, VariantRefused) as error:
+        console.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(3) from error
+    table = Table(title=f"{model.name} → {report.scheme}")
+    for name in ("", "rank-1", "mAP"):
+        table.add_column(name, justify="right")
+    for name, scores in (
+        ("float", report.before),
+        ("variant", report.after),
+        ("variant → float gallery", report.across),
+    ):
+        table.add_row(name, f"{scores.rank1:.2f}", f"{scores.map:.2f}")
+    Console().print(table)
+    Console().print(f"cosine mean {report.cosine_mean:.4f}, min {report.cosine_min:.4f}")
+    for name, value in report.latency_ms.items():
+        Console().print(f"{name}: {value:.2f} ms")
+    if report.kept_float:
+        Console().print(f"kept in float: {', '.join(report.kept_float)}")

@@ -1,0 +1,141 @@
+"""Packs and the sampler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.data.errors import DataError
+from models.data.pack import load_packs, write_pack
+from models.data.readers import JUNK, open_dataset
+from models.data.sampler import PKSampler
+from tests.unit.models.drawn_people import market
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    dataset = open_dataset("market1501", market(tmp_path / "set", train=3, test=2, shots=2))
+    path = tmp_path / "set.npz"
+    write_pack(
+        dataset,
+        ["train", "query", "gallery"],
+        path,
+        size=(64, 32),
+        quality=90,
+        keep=lambda sample: sample.person != JUNK,
+    )
+    return path
+
+
+def test_what_was_packed_comes_back_in_order(tmp_path: Path, packed: Path) -> None:
+    dataset = open_dataset("market1501", tmp_path / "set")
+    kept = [s for s in dataset.part(["train", "query", "gallery"]) if s.person != JUNK]
+
+    pack = load_packs([packed])
+
+    assert pack.person.tolist() == [s.person for s in kept]
+    assert pack.camera.tolist() == [s.camera for s in kept]
+    original = dataset.images.image(kept[5].name)
+    assert original is not None
+    difference = pack.images[5].astype(int) - original[:, :, ::-1].astype(int)
+    assert np.abs(difference).mean() < 6
+    assert pack.where("market1501:query").tolist() == [
+        i for i, s in enumerate(kept) if s in dataset.query
+    ]
+
+
+def test_people_of_different_packs_never_mix(packed: Path) -> None:
+    pack = load_packs([packed, packed])
+
+    half = len(pack.person) // 2
+    one, other = pack.person[:half], pack.person[half:]
+    assert not set(one[one > 0]) & set(other[other > 0])
+    assert 0 in one
+    assert 0 in other
+    assert len(pack.sources) == 6
+
+
+def test_packs_of_different_sizes_join_at_the_larger(tmp_path: Path, packed: Path) -> None:
+    dataset = open_dataset("market1501", tmp_path / "set")
+    write_pack(dataset, ["train"], tmp_path / "large.npz", size=(96, 48), quality=90)
+
+    pack = load_packs([packed, tmp_path / "large.npz"])
+
+    assert pack.images.shape[1:] == (96, 48, 3)
+
+
+def test_a_pack_above_the_limit_is_not_written(tmp_path: Path, packed: Path) -> None:
+    dataset = open_dataset("market1501", tmp_path / "set")
+    target = tmp_path / "big.npz"
+
+    with pytest.raises(DataError, match="lower --quality"):
+        write_pack(dataset, ["train"], target, size=(64, 32), quality=90, max_bytes=1000)
+
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+def test_a_truncated_pack_is_refused(tmp_path: Path, packed: Path, keep: float) -> None:
+    whole = packed.read_bytes()
+    cut = tmp_path / "cut.npz"
+    cut.write_bytes(whole[: int(len(whole) * keep)])
+
+    with pytest.raises(DataError, match=r"cut\.npz"):
+        load_packs([cut])
+
+
+def test_a_missing_pack_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="edge-models pack"):
+        load_packs([tmp_path / "none.npz"])
+    with pytest.raises(DataError, match="no pack"):
+        load_packs([])
+
+
+def test_unknown_sources_are_named(packed: Path) -> None:
+    with pytest.raises(DataError, match="market1501:nobody"):
+        load_packs([packed]).where("market1501:nobody")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_batch_has_p_people_with_k_images(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 12, 200)
+    sampler = PKSampler(labels, people=5, images=4, seed=seed)
+
+    for batch in sampler.epoch(0):
+        people = labels[batch].reshape(5, 4)
+        assert (people == people[:, :1]).all()
+        assert len(set(people[:, 0])) == 5
+
+
+def test_an_epoch_depends_on_seed_and_number_alone() -> None:
+    labels = np.repeat(np.arange(10), 7)
+    one, other = (PKSampler(labels, people=4, images=3, seed=9) for _ in range(2))
+    one.epoch(0)
+
+    assert np.array_equal(one.epoch(3), other.epoch(3))
+    assert not np.array_equal(one.epoch(3), one.epoch(4))
+
+
+def test_nobody_is_left_out_for_long() -> None:
+    labels = np.repeat(np.arange(8), 8)
+    sampler = PKSampler(labels, people=4, images=4, seed=1)
+
+    batches = np.concatenate([sampler.epoch(number) for number in range(3)])
+
+    assert set(labels[batches].ravel().tolist()) == set(range(8))
+
+
+def test_a_person_with_one_image_gives_it_again() -> None:
+    labels = np.array([0, 1, 1, 1, 1])
+
+    batch = PKSampler(labels, people=2, images=4, seed=1).epoch(0)[0]
+
+    assert (batch == 0).sum() == 4
+
+
+def test_too_few_people_are_refused() -> None:
+    with pytest.raises(DataError, match="2 people; a batch wants 3"):
+        PKSampler(np.array([1, 1, 2]), people=3, images=2, seed=0)

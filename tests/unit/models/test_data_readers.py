@@ -1,0 +1,170 @@
+"""Readers of data sets on small generated folders and tars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.data.errors import DataError, FileNameError, LayoutError, UnreadableImages
+from models.data.readers import READERS, open_dataset
+from tests.unit.models.drawn_people import figure, market, tarred, write
+
+
+def test_market_is_split_as_its_authors_do(tmp_path: Path) -> None:
+    dataset = open_dataset("market1501", market(tmp_path, train=3, test=2, shots=3))
+
+    assert len({s.person for s in dataset.train}) == 3
+    assert {s.person for s in dataset.query} == {4, 5}
+    assert {s.person for s in dataset.gallery} == {-1, 0, 4, 5}
+    assert {s.camera for s in dataset.gallery} == {1, 2}
+
+
+def test_a_tar_is_read_in_place_like_the_folder(tmp_path: Path) -> None:
+    folder = market(tmp_path / "set", train=2, test=2, shots=2)
+    unpacked = open_dataset("market1501", folder)
+
+    for top in ("", "Market-1501-v15.09.15"):
+        packed = open_dataset("market1501", tarred(folder, tmp_path / f"set{top}.tar", top=top))
+        assert packed.train == unpacked.train
+        assert packed.gallery == unpacked.gallery
+        name = packed.query[0].name
+        one, other = packed.images.image(name), unpacked.images.image(name)
+        assert one is not None
+        assert other is not None
+        assert np.array_equal(one, other)
+        packed.images.close()
+        packed.images.close()
+
+
+def test_duke_reads_its_own_names(tmp_path: Path) -> None:
+    for part in ("bounding_box_train", "query", "bounding_box_test"):
+        write(tmp_path / part / "0007_c8_f0046182.jpg", figure(7, 8, 0))
+
+    dataset = open_dataset("dukemtmc", tmp_path)
+
+    assert (dataset.query[0].person, dataset.query[0].camera) == (7, 8)
+
+
+def test_cuhk03_asks_camera_one_and_searches_camera_two(tmp_path: Path) -> None:
+    for part, person in (("train", 1), ("val", 2)):
+        for camera in (1, 2):
+            write(tmp_path / part / f"{person:04d}_c{camera}_0.jpg", figure(person, camera, 0))
+
+    dataset = open_dataset("cuhk03", tmp_path)
+    target = open_dataset("cuhk03-train", tmp_path)
+
+    assert [(s.person, s.camera) for s in dataset.query + dataset.gallery] == [(2, 1), (2, 2)]
+    assert [(s.person, s.camera) for s in target.query + target.gallery] == [(1, 1), (1, 2)]
+    assert target.train == []
+    assert target.judged == ("cuhk03:train",)
+
+
+@pytest.mark.parametrize("folders", [("train", "test"), ("mask_train_v2", "mask_test_v2")])
+def test_msmt17_follows_its_lists(tmp_path: Path, folders: tuple[str, str]) -> None:
+    lists = {"train": (folders[0], 0), "val": (folders[0], 1), "query": (folders[1], 0)}
+    lists["gallery"] = (folders[1], 0)
+    for number, (name, (folder, person)) in enumerate(lists.items()):
+        file = f"{person:04d}/{person:04d}_00{number}_{number + 1:02d}_0303morning_0008_0.jpg"
+        write(tmp_path / folder / file, figure(person, number, 0))
+        (tmp_path / f"list_{name}.txt").write_text(f"{file} {person}\n")
+
+    dataset = open_dataset("msmt17", tmp_path)
+
+    assert [s.camera for s in dataset.train] == [1, 2]
+    assert dataset.query[0].person == dataset.gallery[0].person
+    assert not {s.person for s in dataset.train} & {s.person for s in dataset.query}
+    assert all(s.person > 0 for s in dataset.train + dataset.query)
+
+
+def test_msmt17_names_a_listed_file_that_is_missing(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "0000" / "a.jpg", figure(0, 0, 0))
+    (tmp_path / "list_train.txt").write_text("0000/0000_000_01_x.jpg 0\n")
+
+    with pytest.raises(LayoutError, match=r"train/0000/0000_000_01_x\.jpg of list_train\.txt"):
+        open_dataset("msmt17", tmp_path)
+
+
+def test_viper_splits_its_people_in_halves(tmp_path: Path) -> None:
+    for person in range(10):
+        write(tmp_path / "cam_a" / f"{person:03d}_45.bmp", figure(person, 0, 0))
+        write(tmp_path / "cam_b" / f"{person:03d}_90.bmp", figure(person, 1, 0))
+
+    dataset = open_dataset("viper", tmp_path)
+
+    train, test = {s.person for s in dataset.train}, {s.person for s in dataset.query}
+    assert len(train) == len(test) == 5
+    assert not train & test
+    assert {s.camera for s in dataset.query} == {1}
+    assert {s.camera for s in dataset.gallery} == {2}
+
+
+def test_grid_keeps_unknown_people_as_distractors(tmp_path: Path) -> None:
+    for person in (1, 2, 3, 4):
+        write(
+            tmp_path / "probe" / f"{person:04d}_1_25004_107_32_106_221.jpeg", figure(person, 1, 0)
+        )
+        write(tmp_path / "gallery" / f"{person:04d}_2_25_107_32.jpeg", figure(person, 2, 0))
+    write(tmp_path / "gallery" / "0000_4_25_1_1.jpeg", figure(99, 4, 0))
+
+    dataset = open_dataset("grid", tmp_path)
+
+    assert len(dataset.query) == 2
+    assert 0 in {s.person for s in dataset.gallery}
+    assert 0 not in {s.person for s in dataset.train}
+
+
+def test_a_users_folder_may_hold_one_part_only(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "12_c3_gate.png", figure(12, 3, 0))
+
+    dataset = open_dataset("folder", tmp_path)
+
+    assert [(s.person, s.camera) for s in dataset.train] == [(12, 3)]
+    assert dataset.query == []
+
+
+def test_a_query_without_a_gallery_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "query" / "12_c3_gate.png", figure(12, 3, 0))
+
+    with pytest.raises(LayoutError, match="query/ and gallery/ together"):
+        open_dataset("folder", tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(READERS))
+def test_an_empty_folder_is_named_with_what_was_expected(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LayoutError, match=f"at {tmp_path}: expected "):
+        open_dataset(name, tmp_path)
+
+
+def test_a_strange_file_name_is_named(tmp_path: Path) -> None:
+    market(tmp_path, train=1, test=1, shots=1)
+    write(tmp_path / "query" / "someone.jpg", figure(1, 1, 0))
+
+    with pytest.raises(FileNameError, match=r"query/someone\.jpg.*0002_c1s1_000451_03\.jpg"):
+        open_dataset("market1501", tmp_path)
+
+
+def test_unreadable_images_are_counted_and_named_never_skipped(tmp_path: Path) -> None:
+    market(tmp_path, train=2, test=1, shots=1)
+    dataset = open_dataset("market1501", tmp_path)
+    bad = [sample.name for sample in dataset.train[:2]]
+    for name, content in zip(bad, (b"no image", b""), strict=True):
+        (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(UnreadableImages) as caught:
+        list(dataset.images.all([s.name for s in dataset.train], "market1501"))
+
+    assert caught.value.files == tuple(bad)
+    assert f"2 of {len(dataset.train)} images" in str(caught.value)
+
+
+def test_a_path_that_is_neither_folder_nor_tar_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file.tar").write_bytes(b"not a tar" * 100)
+
+    with pytest.raises(DataError, match="does not exist"):
+        open_dataset("market1501", tmp_path / "nowhere")
+    with pytest.raises(DataError, match="not a plain tar"):
+        open_dataset("market1501", tmp_path / "file.tar")
+    with pytest.raises(DataError, match="no reader for 'prid'"):
+        open_dataset("prid", tmp_path)

@@ -1,0 +1,258 @@
+"""Recipes, augmentation and the training loop on a tiny set."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import checkpoints
+from models.augment import COLUMNS, augment, normalise, uniforms
+from models.data.pack import write_pack
+from models.data.readers import open_dataset
+from models.osnet import Architecture
+from models.recipe import (
+    Augment,
+    DataPart,
+    Losses,
+    Optimise,
+    Recipe,
+    RecipeError,
+    Stage,
+    read_recipe,
+)
+from models.train import Run, learning_rate
+from tests.unit.models.drawn_people import market
+
+RECIPES = sorted((Path(__file__).parents[3] / "models" / "recipes").glob("osnet*.toml"))
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packs")
+    dataset = open_dataset("market1501", market(folder / "set", train=6, test=3, shots=4))
+    write_pack(
+        dataset, ["train", "query", "gallery"], folder / "tiny.npz", size=(32, 16), quality=90
+    )
+    return folder
+
+
+TINY = Recipe(
+    kind="osnet",
+    name="tiny",
+    data=DataPart(
+        packs=("tiny.npz",),
+        sources=("market1501:train",),
+        evaluate_query=("market1501:query",),
+        evaluate_gallery=("market1501:gallery",),
+    ),
+    stages=(Stage(1, 32, 16), Stage(1, 48, 24)),
+    architecture=Architecture(width=0.25, normalisation="ain", neck=True),
+    augment=Augment(erase=0.5, jitter=0.3, hue_deg=10, grey=0.2, blur=0.5, rotate_deg=5),
+    optimise=Optimise(people=4, images=4, warmup_steps=2, learning_rate=1e-3),
+)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_of_the_house_is_readable(path: Path) -> None:
+    recipe = read_recipe(path)
+
+    assert recipe.name == path.stem
+    assert recipe.kind == "osnet"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('stages = [{epochs=1}]\n[data]\npacks=["a"]\nquality = 3', "unknown key 'quality'"),
+        ('stages = [{epochs="many"}]\n[data]\npacks=["a"]', "expected int, found 'many'"),
+        ('kind = "resnet"\nstages = []\n[data]\npacks=["a"]', "'resnet' is none of 'osnet'"),
+        ('stages = []\n[data]\npacks=["a"]', "at least one epoch"),
+        ("seed = 1", "missing"),
+        ("seed = ", "not TOML"),
+    ],
+)
+def test_a_wrong_recipe_names_key_and_value(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.toml"
+    head = "" if "kind" in text else 'kind = "osnet"\n'
+    path.write_text(f'name = "x"\n{head}{text}')
+
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(path)
+
+
+def test_augmentation_is_fixed_by_its_random_numbers() -> None:
+    images = torch.rand(4, 3, 32, 16, generator=torch.Generator().manual_seed(1))
+    how = TINY.augment
+
+    one = augment(images, uniforms(3, 17, 4), how)
+
+    assert torch.equal(one, augment(images, uniforms(3, 17, 4), how))
+    assert not torch.equal(one, augment(images, uniforms(3, 18, 4), how))
+    assert torch.isfinite(one).all()
+
+
+def test_everything_off_only_normalises() -> None:
+    images = torch.rand(3, 3, 16, 8, generator=torch.Generator().manual_seed(2))
+    off = Augment(flip=0, shift=0, zoom=0)
+
+    found = augment(images, uniforms(1, 1, 3), off)
+
+    torch.testing.assert_close(found, normalise(images))
+
+
+def test_flip_mirrors_and_erase_removes_a_rectangle() -> None:
+    images = torch.rand(2, 3, 32, 16, generator=torch.Generator().manual_seed(3))
+    random = uniforms(1, 1, 2)
+
+    mirrored = augment(images, random, Augment(flip=1, shift=0, zoom=0))
+    resampled = augment(images, random, Augment(flip=1, shift=0, zoom=1e-9))
+    erased = augment(images, random, Augment(flip=0, shift=0, zoom=0, erase=1))
+
+    torch.testing.assert_close(mirrored, normalise(images).flip(3))
+    torch.testing.assert_close(resampled, mirrored, atol=1e-4, rtol=0)
+    gone = (erased == 0).all(1)
+    share = gone.float().mean((1, 2))
+    assert ((share > 0.01) & (share < 0.5)).all()
+    rows, columns = gone[0].any(1).sum(), gone[0].any(0).sum()
+    assert gone[0].sum() == rows * columns
+
+
+def test_no_hue_and_no_jitter_leave_colours_alone() -> None:
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(4)) * 0.9 + 0.05
+    grey = augment(images, uniforms(1, 1, 2), Augment(flip=0, shift=0, zoom=0, grey=1.0))
+    same = augment(images, uniforms(1, 1, 2), Augment(flip=0, shift=0, zoom=0, hue_deg=1e-6))
+
+    torch.testing.assert_close(same, normalise(images), atol=1e-4, rtol=1e-4)
+    back = grey * torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    back = back + torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    torch.testing.assert_close(back[:, 0], back[:, 1], atol=1e-5, rtol=0)
+
+
+def test_random_numbers_are_enough_for_every_change() -> None:
+    everything = Augment(
+        erase=1, jitter=0.2, hue_deg=5, grey=0.5, blur=1, rotate_deg=3, shift=0.1, zoom=0.1
+    )
+
+    assert uniforms(0, 0, 2).shape == (2, COLUMNS)
+    augment(torch.rand(2, 3, 16, 8), uniforms(0, 0, 2), everything)
+
+
+def test_rate_rises_then_falls_to_zero() -> None:
+    how = Optimise(learning_rate=1.0, warmup_steps=10)
+    rates = [learning_rate(step, 100, how) for step in range(100)]
+
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == pytest.approx(1.0, abs=1e-3)
+    assert rates[-1] < 0.01
+    stepped = dataclasses.replace(how, schedule="steps", milestones=(0.5, 0.75))
+    assert [learning_rate(s, 100, stepped) for s in (20, 60, 90)] == pytest.approx([1, 0.1, 0.01])
+
+
+def test_training_resumes_bit_for_bit(packs: Path, tmp_path: Path) -> None:
+    straight = Run(TINY, packs=packs, folder=tmp_path / "straight")
+    while not straight.finished:
+        straight.advance()
+
+    stopped = Run(TINY, packs=packs, folder=tmp_path / "stopped")
+    for _ in range(stopped.steps // 2 + 1):
+        stopped.advance()
+    stopped.save()
+    resumed = Run(TINY, packs=packs, folder=tmp_path / "stopped")
+    taken_up = resumed.step
+    while not resumed.finished:
+        resumed.advance()
+
+    assert 0 < taken_up < straight.steps
+    one, other = straight.averaged().state_dict(), resumed.averaged().state_dict()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    live, taken = straight.network.state_dict(), resumed.network.state_dict()
+    assert all(torch.equal(live[key], taken[key]) for key in live)
+
+
+def test_a_run_learns_its_people_and_leaves_log_and_curve(packs: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(
+        TINY,
+        stages=(Stage(10, 32, 16),),
+        architecture=Architecture(width=0.25, neck=True),
+        augment=Augment(),
+        losses=Losses(smoothing=0),
+        optimise=dataclasses.replace(TINY.optimise, learning_rate=4e-3),
+    )
+    run = Run(recipe, packs=packs, folder=tmp_path)
+
+    run.train(evaluate_every=5)
+
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(lines) == 10
+    assert lines[-1]["classes"] < 0.7 * lines[0]["classes"]
+    assert "map" in lines[-1]
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
+def test_a_run_stops_in_time_and_says_where(packs: Path, tmp_path: Path) -> None:
+    run = Run(TINY, packs=packs, folder=tmp_path)
+
+    run.train(stop_after_s=0)
+
+    assert not run.finished
+    assert checkpoints.read(tmp_path / "last.pth")["step"] == 0
+
+
+def test_another_recipes_checkpoint_is_not_taken_up(packs: Path, tmp_path: Path) -> None:
+    Run(TINY, packs=packs, folder=tmp_path).save()
+
+    with pytest.raises(RecipeError, match="take another --out"):
+        Run(dataclasses.replace(TINY, name="other"), packs=packs, folder=tmp_path)
+
+
+def test_a_student_learns_from_a_teacher(packs: Path, tmp_path: Path) -> None:
+    teacher = Run(TINY, packs=packs, folder=tmp_path / "teacher")
+    teacher.save()
+    recipe = dataclasses.replace(
+        TINY,
+        name="student",
+        architecture=Architecture(width=0.25, neck=True),
+        teacher="../teacher/last.pth",
+        losses=Losses(distil_logits=1.0, distil_relations=1.0),
+    )
+
+    told = Run(recipe, packs=packs, folder=tmp_path / "student").advance()
+
+    assert told["distil_logits"] > 0
+    assert told["distil_relations"] > 0
+
+
+def test_a_teacher_of_other_people_is_refused(packs: Path, tmp_path: Path) -> None:
+    data = dataclasses.replace(TINY.data, sources=("market1501:train", "market1501:gallery"))
+    Run(dataclasses.replace(TINY, data=data), packs=packs, folder=tmp_path / "teacher").save()
+    recipe = dataclasses.replace(
+        TINY, name="s", teacher="../teacher/last.pth", losses=Losses(distil_logits=1.0)
+    )
+
+    with pytest.raises(RecipeError, match="knows other people"):
+        Run(recipe, packs=packs, folder=tmp_path / "student")
+
+
+@pytest.mark.parametrize(
+    "optimise",
+    [
+        Optimise(people=4, images=2, optimiser="sgd", learning_rate=0.01, ema=0),
+        Optimise(people=4, images=2, precision="bfloat16"),
+        Optimise(people=4, images=2, schedule="steps"),
+    ],
+    ids=["sgd", "bfloat16", "steps"],
+)
+def test_every_switch_trains(packs: Path, tmp_path: Path, optimise: Optimise) -> None:
+    recipe = dataclasses.replace(TINY, optimise=optimise, losses=Losses(triplet=0))
+    run = Run(recipe, packs=packs, folder=tmp_path)
+
+    before = run.network.conv1.conv.weight.detach().clone()
+    told = run.advance()
+
+    assert "triplet" not in told
+    assert all(torch.isfinite(torch.tensor(value)) for value in told.values())
+    assert not torch.equal(before, run.network.conv1.conv.weight)
