@@ -4,7 +4,8 @@ A server learns of a handshake that failed only from a line of gRPC's C core on 
 neither the peer's certificate nor its address is told. Promise: while it is installed, lines of
 the core about handshakes become records of ours (which certificate problem, and what to do),
 counted and at most one a second of each kind; every other line passes through unchanged. One per
-process, installed by the command line before gRPC is used; `close` puts descriptor 2 back and joins.
+process, installed by the command line before gRPC is used; `close` puts descriptor 2 back and
+joins.
 """
 
 from __future__ import annotations

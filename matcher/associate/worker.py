@@ -77,8 +77,13 @@ class AssociationWorker:
         self.fault: ServerFault | None = None
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="association")
+        """Open or make identities.db, so that it can be read from now on; start the thread.
+
+        Raises:
+            LedgerUnusable: the file cannot be opened.
+        """
+        store = IdentityStore(self._data_dir / IDENTITIES_FILE, generation=self._generation)
+        self._thread = threading.Thread(target=self._run, args=(store,), name="association")
         self._thread.start()
 
     @property
@@ -124,17 +129,16 @@ class AssociationWorker:
 
     # --- the thread -------------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, store: IdentityStore) -> None:
         try:
-            self._work()
+            self._work(store)
         except Exception as error:  # noqa: BLE001  # whatever it is, it ends the process
             _log.exception("association failed", position=self.position)
             self.fault = ServerFault(f"association failed after position {self.position}: {error}")
             with self._changed:
                 self._changed.notify_all()
 
-    def _work(self) -> None:
-        store = IdentityStore(self._data_dir / IDENTITIES_FILE, generation=self._generation)
+    def _work(self, store: IdentityStore) -> None:
         reader = LogReader(data_dir=self._data_dir)
         try:
             engine = self._engine(store)
