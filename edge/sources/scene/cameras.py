@@ -16,7 +16,7 @@ REFERENCE_WIDTH = 768  # the heights below are meant at this picture width
 LEAST_HEIGHT_PX = 62.0
 MOST_HEIGHT_PX = 245.0
 BODY_M = 1.74
-CANDIDATES = 500
+CANDIDATES = 300
 CROWN_M = 1.6  # lines of sight keep so far from the middle of a tree
 
 
@@ -42,9 +42,9 @@ class Camera:
         """A camera without roll whose middle pixel shows `target`."""
         forward = target - position
         forward = forward / np.linalg.norm(forward)
-        right = np.cross(forward, np.array([0.0, 0.0, 1.0]))
-        right /= np.linalg.norm(right)
-        down = np.cross(forward, right)
+        flat = float(np.hypot(forward[0], forward[1]))
+        right = np.array([forward[1], -forward[0], 0.0]) / flat
+        down = np.array([forward[0] * forward[2], forward[1] * forward[2], -flat * flat]) / flat
         return Camera(position, np.stack([right, down, forward]), focal, width, height)
 
     def project(self, points: Array) -> tuple[Array, Array]:
@@ -140,9 +140,8 @@ def _worth(camera: Camera, feet: Array, crowns: Array) -> float:
     ]
     seen = inside[0] & inside[1]
     cut = inside[0] & ~inside[1]  # feet without a head: the worst way to look
-    for crown in crowns:
-        # distance of the crown from each line of sight
-        sight = feet + np.array([0.0, 0.0, BODY_M / 2]) - camera.position
+    sight = feet + np.array([0.0, 0.0, BODY_M / 2]) - camera.position
+    for crown in crowns:  # its distance from each line of sight
         share = np.clip((crown - camera.position) @ sight.T / (sight**2).sum(axis=1), 0, 1)
         gap = np.linalg.norm(camera.position + share[:, None] * sight - crown, axis=1)
         seen &= gap > CROWN_M

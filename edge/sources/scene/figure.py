@@ -25,12 +25,12 @@ from edge.types import Image
 Array = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 
-LEVELS_PX = (90, 135, 200)  # drawn heights
+LEVELS_PX = (80, 120, 175)  # drawn heights; the largest is shown at up to 1.4 of its own
 ENLARGED = 1.25  # a picture is shown at up to this many times its own size
 PHASES = 10
 AZIMUTHS = 16
 ELEVATION_STEP = 12.0  # degrees
-POINTS_PER_PIXEL = 1.1
+POINTS_PER_PIXEL = 1.05
 MARGIN = 3
 LIMIT_RIGID = -0.02  # normals below it face away
 LIMIT_LOOSE = -0.5  # cloth between bones turns by up to a leg's swing

@@ -43,7 +43,7 @@ from edge.types import Image
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.uint8]
 
-FIGURE_BYTES = 96 << 20
+FIGURE_BYTES = 128 << 20
 FADE_M = 1.3  # behind a doorway it is dark after this many metres
 NEAREST_M = 1.0
 

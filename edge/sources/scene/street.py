@@ -137,16 +137,14 @@ class Street:
     def keep_clear(self, way: Array, clearance: float) -> Array:
         """Move the points of a way (n, 2) out of the furniture, to its nearest edge."""
         moved = way.copy()
-        for prop in self.props:
-            if not prop.stands:
-                continue
-            x1, y1, x2, y2 = prop.footprint
-            x1, y1, x2, y2 = x1 - clearance, y1 - clearance, x2 + clearance, y2 + clearance
+        prints = np.array([prop.footprint for prop in self.props if prop.stands]).reshape(-1, 4)
+        low, high = prints[:, :2] - clearance, prints[:, 2:] + clearance
+        reached = (way[:, None] > low) & (way[:, None] < high)
+        for number in np.flatnonzero(reached.all(axis=2).any(axis=0)):
+            (x1, y1), (x2, y2) = low[number], high[number]
             x, y = moved[:, 0], moved[:, 1]
             gaps = np.stack([x - x1, x2 - x, y - y1, y2 - y])
             inside = (gaps > 0).all(axis=0)
-            if not inside.any():
-                continue
             # one side for each visit, so that a way does not jump over the middle
             edges = np.flatnonzero(np.diff(np.concatenate([[0], inside.astype(int), [0]])))
             for begin, end in zip(edges[::2], edges[1::2], strict=True):
@@ -329,9 +327,10 @@ def _between(low: Array, high: Array, colour: Colour, gloss: float) -> Solid:
     count = len(low)
     faces = [low[:3], high[:3]]
     faces += [np.array([low[k], low[(k + 1) % count], high[k]]) for k in range(count)]
-    normals = np.array([np.cross(face[1] - face[0], face[2] - face[0]) for face in faces])
+    first, second, third = np.array(faces).transpose(1, 0, 2)
+    normals = np.cross(second - first, third - first)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    offsets = np.array([float(n @ face[0]) for n, face in zip(normals, faces, strict=True)])
+    offsets = (normals * first).sum(axis=1)
     flip = normals @ centre > offsets
     normals[flip] *= -1
     offsets[flip] *= -1
