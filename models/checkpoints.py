@@ -38,7 +38,9 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} does not exist") from None
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} is not a whole checkpoint ({first}); get it again") from error
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint ({first}); get it again"
+        ) from error
     if not isinstance(contents, dict):
         raise CheckpointError(f"{path} holds a {type(contents).__name__}, expected a state dict")
     return contents

@@ -89,13 +89,13 @@ def open_model(
         embedder = open_embedder(
             file, config, EmbedConfig(max_batch=BATCH), backend=runtime, precision=precision
         )
-    session = open_session(
-        content, name=path, config=config, runtime=runtime, precision=precision
-    )
+    session = open_session(content, name=path, config=config, runtime=runtime, precision=precision)
     return Judged(path.name, embedder, session, Planes(embedder.input), trained_on)
 
 
-def _onnx_file(path: Path, size: tuple[int, int], folder: Path) -> tuple[ModelFile, tuple[str, ...]]:
+def _onnx_file(
+    path: Path, size: tuple[int, int], folder: Path
+) -> tuple[ModelFile, tuple[str, ...]]:
     if card_path(path).is_file():
         card = read_card(card_path(path))
         return ModelFile(path, card), card.training_data

@@ -37,7 +37,11 @@ FULL_CHANNELS = (64, 256, 384, 512)  # stem, conv2, conv3, conv4 at width 1.0; t
 EMBEDDING_SIZE = 512  # table 1, for every width
 GATE_REDUCTION = 16  # section 3.2: "reduction ratio 16"
 STREAM_NAMES = "abcd"
-AIN_BLOCKS = ((True, True), (False, True), (True, False))  # arXiv 1910.06827, the architecture found
+AIN_BLOCKS = (
+    (True, True),
+    (False, True),
+    (True, False),
+)  # arXiv 1910.06827, the architecture found
 
 
 @dataclass(frozen=True)

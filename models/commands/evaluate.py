@@ -84,7 +84,9 @@ def evaluate(
         facts = {"model": str(model), "protocol": protocol, "metric": metric}
         typer.echo(json.dumps(facts | {"flip": flip, "rerank": rerank} | scores.as_dict()))
         return
-    table = Table(title=f"{model.name} on {protocol}, {metric}", caption=f"{scores.queries} queries")
+    table = Table(
+        title=f"{model.name} on {protocol}, {metric}", caption=f"{scores.queries} queries"
+    )
     for name in ("rank-1", "rank-5", "rank-10", "mAP", "mINP"):
         table.add_column(name, justify="right")
     figures = (scores.rank1, scores.rank5, scores.rank10, scores.map, scores.minp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from models.osnet import (
     AggregationGate,
     Architecture,
@@ -32,9 +33,7 @@ def test_parameters_and_multiply_adds_are_those_published(
     assert round(operations / 1e6, 1) == pytest.approx(multiply_adds, abs=0.051)
 
 
-@pytest.mark.parametrize(
-    ("scale", "multiply_adds"), [(0.75, 46.3), (0.5, 20.6), (0.25, 5.2)]
-)
+@pytest.mark.parametrize(("scale", "multiply_adds"), [(0.75, 46.3), (0.5, 20.6), (0.25, 5.2)])
 def test_input_scale_multiplies_the_work_by_its_square(scale: float, multiply_adds: float) -> None:
     network = OSNet(Architecture(width=0.25))
 
@@ -132,9 +131,7 @@ def test_equal_depth_gives_every_stream_the_deepest_field() -> None:
     ).shape == (1, 512)
 
 
-@pytest.mark.parametrize(
-    "fusion", ["unified", "add", "concat", "separate", "streamwise", "fixed"]
-)
+@pytest.mark.parametrize("fusion", ["unified", "add", "concat", "separate", "streamwise", "fixed"])
 @pytest.mark.parametrize("lite", ["pointwise_first", "depthwise_first", "full"])
 def test_every_ablation_of_the_paper_trains(fusion: str, lite: str) -> None:
     arch = Architecture(width=TINY, streams=2, fusion=fusion, lite=lite)  # type: ignore[arg-type]

@@ -9,9 +9,9 @@ from types import ModuleType
 
 import pytest
 import torch
+
 from models import checkpoints
 from models.osnet import Architecture, OSNet
-
 from tests.conftest import skip_or_fail
 
 PUBLISHED = ("osnet_x0_25_market1501.pth", "osnet_x0_25_msmt17.pth")
