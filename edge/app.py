@@ -7,9 +7,11 @@ Threads: the main thread only.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import structlog
 
@@ -19,6 +21,7 @@ from edge.config import Config, SourceConfig
 from edge.exit_codes import ExitCode
 from edge.model_keeper import ModelKeeper
 from edge.refusals import CannotStart, refusals
+from edge.settings import default_cache_dir
 from reid import logs
 
 log = structlog.get_logger("edge")
@@ -66,7 +69,7 @@ def _sample(config: Config) -> tuple[SourceConfig, ...]:
     # imported late: only a first look needs it
     from edge.sources.sample import fetch_sample
 
-    clip = fetch_sample(config.data_dir.parent / "sample", progress=_progress)
+    clip = fetch_sample(_cache_dir(config), progress=_progress)
     if clip is not None:
         return (SourceConfig(name="sample", url=str(clip)),)
     log.warning("no public sample clip can be had here; watching our rendered street instead")
@@ -74,6 +77,12 @@ def _sample(config: Config) -> tuple[SourceConfig, ...]:
         SourceConfig(name=f"street-{camera}", url=f"{_STREET}&camera={camera}", open_timeout_s=60.0)
         for camera in (1, 2)
     )
+
+
+def _cache_dir(config: Config) -> Path:
+    """Where downloads are kept: the user's cache, or the data folder of whoever has no home."""
+    cache = default_cache_dir(os.environ)
+    return cache if os.access(cache.parent, os.W_OK) else config.data_dir / "cache"
 
 
 def _progress(text: str) -> None:

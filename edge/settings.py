@@ -75,6 +75,12 @@ def default_data_dir(environ: Mapping[str, str]) -> Path:
     return Path(state) / "edge-reid"
 
 
+def default_cache_dir(environ: Mapping[str, str]) -> Path:
+    """The XDG cache folder of this program."""
+    cache = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "edge-reid"
+
+
 def load(
     *,
     flags: Mapping[tuple[str, ...], tuple[Any, str]],
