@@ -86,21 +86,27 @@ class Picture:
         return np.asarray(image, np.uint8)
 
 
+def _members(path: Path) -> dict[str, bytes]:
+    """All files of a tar by name, read in memory."""
+    found = {}
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                data = tar.extractfile(member) if member.isfile() else None
+                if data is not None:
+                    found[member.name.removeprefix("./")] = data.read()
+    except (tarfile.TarError, OSError) as error:
+        raise DatasetError(path, f"cannot be read as a tar or folder: {error}") from error
+    return found
+
+
 def _files_of(path: Path) -> tuple[dict[str, bytes], str]:
     """All files of a folder or tar by their path below the folder of annotations.json."""
     if path.is_dir():
         found = {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
         name = path.name
     else:
-        try:
-            with tarfile.open(path) as tar:
-                found = {}
-                for member in tar:
-                    data = tar.extractfile(member) if member.isfile() else None
-                    if data is not None:
-                        found[member.name.removeprefix("./")] = data.read()
-        except (tarfile.TarError, OSError) as error:
-            raise DatasetError(path, f"cannot be read as a tar or folder: {error}") from error
+        found = _members(path)
         name = path.stem
     lists = [f for f in found if Path(f).name == "annotations.json"]
     if len(lists) != 1:
@@ -357,15 +363,10 @@ def write_cutouts(path: Path, cutouts: Iterable[npt.NDArray[np.uint8]], quality:
 def read_cutouts(path: Path) -> npt.NDArray[np.uint8]:
     """Read what `write_cutouts` wrote: (n, 128, 64, 4) uint8."""
     rows = []
-    with tarfile.open(path) as tar:
-        for member in tar:
-            data = tar.extractfile(member)
-            if data is None:
-                continue
-            image = cv2.imdecode(np.frombuffer(data.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-            if image is None or image.shape != (*CUTOUT_SIZE, 4):
-                raise DatasetError(
-                    path, f"{member.name} is no cut-out of {CUTOUT_SIZE} with opacity"
-                )
-            rows.append(image)
+    for name, content in _members(path).items():
+        data = np.frombuffer(content, np.uint8)
+        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+        if image is None or image.shape != (*CUTOUT_SIZE, 4):
+            raise DatasetError(path, f"{name} is no cut-out of {CUTOUT_SIZE} with opacity")
+        rows.append(image)
     return np.asarray(rows, np.uint8).reshape(-1, *CUTOUT_SIZE, 4)

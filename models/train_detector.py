@@ -17,12 +17,10 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import os
 import time
-import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,98 +37,16 @@ from models.detector_augment import Sampler
 from models.detector_data import DatasetError, Picture, read_coco, read_cutouts
 from models.detector_loss import label_loss, teacher_loss
 from models.detector_metrics import average_precision
+from models.detector_recipe import Recipe, RecipeError, read_recipe
 from models.detector_teacher import YoloxTeacher
 from models.detector_torch import find_people
 
 _CHECKPOINT_S = 120.0  # at most so much work is lost to a cut
 _VALIDATIONS = 12  # a run
-_LEAST_RATE = 0.01  # share of the learning rate at the very end
-_CLIP = 10.0
+_CLIP = 10.0  # norm of the gradient
+_SMOOTH = 0.02  # of the losses that are shown
+_SIDE = 416  # of the pictures that the curve is measured on
 Key = tuple[int, int, bool]  # sample number, side, closing
-
-
-class RecipeError(ValueError):
-    """A recipe cannot be run.
-
-    Attributes:
-        path: of the recipe.
-        problem: what is wrong with it.
-    """
-
-    def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"recipe {path}: {problem}")
-        self.path = path
-        self.problem = problem
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A part of the run: until which share of it, sample side (pixels), batch, milder samples."""
-
-    until: float
-    side: int
-    batch: int
-    closing: bool
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a TOML file of models/recipes/detector*.toml says; the file explains each value."""
-
-    kind: str
-    name: str
-    seed: int
-    steps: int
-    pictures: tuple[str, ...]
-    optional: tuple[str, ...]
-    cutouts: str
-    held_out: str
-    validate_pictures: int
-    learning_rate: float
-    weight_decay: float
-    warmup_share: float
-    ema_decay: float
-    box_weight: float
-    teacher_weight: float
-    precision: str
-    source_weights: dict[str, float]
-    phases: tuple[Phase, ...]
-
-    def phase(self, share: float) -> Phase:
-        """The phase at this share 0..1 of the run."""
-        return next((p for p in self.phases if share < p.until), self.phases[-1])
-
-    def rate(self, share: float) -> float:
-        """Learning rate at this share of the run: a short ramp, then half a cosine."""
-        if share < self.warmup_share:
-            return self.learning_rate * max(share / self.warmup_share, 0.01)
-        rest = min(1.0, (share - self.warmup_share) / (1.0 - self.warmup_share))
-        cosine = 0.5 * (1.0 + math.cos(math.pi * rest))
-        return self.learning_rate * (_LEAST_RATE + (1.0 - _LEAST_RATE) * cosine)
-
-
-def read_recipe(path: Path) -> Recipe:
-    """Read and check a recipe; RecipeError names what does not fit."""
-    try:
-        found: dict[str, Any] = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(path, str(error)) from error
-    expected = {f.name for f in fields(Recipe)}
-    if set(found) != expected:
-        raise RecipeError(path, f"missing or unknown keys: {sorted(expected ^ set(found))}")
-    try:
-        phases = tuple(Phase(**p) for p in found.pop("phases"))
-    except TypeError as error:
-        raise RecipeError(path, f"phases: {error}") from error
-    if not phases or phases[-1].until != 1.0 or any(p.side % 32 for p in phases):
-        raise RecipeError(path, "phases must end at 1.0 and have sides that are multiples of 32")
-    if found["kind"] != "detector":
-        raise RecipeError(path, f"its kind is {found['kind']!r}, not 'detector'")
-    if found["precision"] not in ("float32", "bfloat16"):
-        raise RecipeError(path, f"precision {found['precision']!r} is not float32 or bfloat16")
-    for name in ("pictures", "optional"):
-        found[name] = tuple(found[name])
-    return Recipe(**found, phases=phases)
 
 
 class _Samples(Dataset[dict[str, Tensor]]):
@@ -280,154 +196,178 @@ def run(
         raise RecipeError(
             config, f"the pack does not fit: {error}; make it with python -m models.detector_pack"
         ) from error
-    held = held[:: max(1, len(held) // recipe.validate_pictures)]
     torch.set_num_threads(threads)
     cv2.setNumThreads(1)
     torch.manual_seed(recipe.seed)
-    where = torch.device(device)
-    detector = (Detector() if start_from is None else load_detector(start_from)).to(where)
-    detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = _optimiser(detector, recipe)
-    average = _Average(detector, recipe.ema_decay)
-    state = {"share": 0.0, "samples": 0}
-    out.mkdir(parents=True, exist_ok=True)
-    last = out / "last.pt"
-    if resume and last.exists():
-        saved = torch.load(last, map_location=where, weights_only=True)
-        detector.load_state_dict(saved["weights"])
-        average.detector.load_state_dict(saved["average"])
-        average.steps = saved["steps"]
-        optimiser.load_state_dict(saved["optimiser"])
-        state = saved["state"]
-    else:
-        (out / "log.jsonl").unlink(missing_ok=True)
+    detector = Detector() if start_from is None else load_detector(start_from)
+    run = _Run(recipe, detector, held, out=out, device=torch.device(device), progress=progress)
+    run.begin(resume=resume)
     sampler = Sampler(pictures, cutouts, seed=recipe.seed, progress=progress)
-    clock = _Clock(seconds, steps, state["share"])  # decoding does not count
-    use_teacher = teacher if recipe.teacher_weight > 0 else None
+    samples = _Samples(sampler, teacher if recipe.teacher_weight > 0 else None)
+    run.go(samples, _Clock(seconds, steps, run.used), workers=workers, stop_after_s=stop_after_s)
+    return out / "detector.pt"
 
-    def keys() -> Iterator[list[Key]]:
-        number = int(state["samples"])
+
+class _Run:
+    """One run: the network, its average, the optimiser, and how far it is."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        detector: Detector,
+        held_out: list[Picture],
+        *,
+        out: Path,
+        device: torch.device,
+        progress: bool,
+    ) -> None:
+        self.used = 0.0  # share of the schedule
+        self._samples = 0
+        self._recipe = recipe
+        self._device = device
+        self._detector = detector.to(device)
+        self._detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimiser = _optimiser(self._detector, recipe)
+        self._average = _Average(self._detector, recipe.ema_decay)
+        self._held_out = held_out[:: max(1, len(held_out) // recipe.validate_pictures)]
+        self._out = out
+        self._progress = progress
+        self._losses: dict[str, float] = {}  # smoothed
+
+    def begin(self, *, resume: bool) -> None:
+        """Make the folder; take an earlier run up again, or clear its log."""
+        self._out.mkdir(parents=True, exist_ok=True)
+        last = self._out / "last.pt"
+        if not (resume and last.exists()):
+            (self._out / "log.jsonl").unlink(missing_ok=True)
+            return
+        saved = torch.load(last, map_location=self._device, weights_only=True)
+        self._detector.load_state_dict(saved["weights"])
+        self._average.detector.load_state_dict(saved["average"])
+        self._average.steps = saved["steps"]
+        self._optimiser.load_state_dict(saved["optimiser"])
+        self.used, self._samples = saved["state"]["share"], saved["state"]["samples"]
+
+    def go(
+        self, samples: _Samples, clock: _Clock, *, workers: int, stop_after_s: float | None
+    ) -> None:
+        """Train until the schedule has ended, or save and return after `stop_after_s`."""
+        loader = DataLoader(
+            samples,
+            batch_sampler=_Lazy(lambda: self._keys(clock)),
+            num_workers=workers,
+            prefetch_factor=3 if workers else None,
+            pin_memory=self._device.type == "cuda",
+        )
+        started = saved = time.monotonic()
+        next_record = clock.share() + 1.0 / _VALIDATIONS
+        stopped = trained = False
+        with tqdm(total=1000, disable=not self._progress, unit="‰", mininterval=1.0) as bar:
+            for batch in loader:
+                self._step(batch, clock.share())
+                clock.step()
+                trained = True
+                bar.set_postfix({k: f"{v:.2f}" for k, v in self._losses.items()}, refresh=False)
+                bar.update(round(1000 * clock.share()) - bar.n)
+                now = time.monotonic()
+                if next_record <= clock.share() < 1.0:
+                    next_record += 1.0 / _VALIDATIONS
+                    self._record(clock.share(), now - started)
+                if now - saved > _CHECKPOINT_S:
+                    self._checkpoint(clock.share())
+                    saved = now
+                stopped = stop_after_s is not None and now - started > stop_after_s
+                if stopped:
+                    break
+        self._checkpoint(clock.share())
+        if trained and not stopped:
+            self._record(clock.share(), time.monotonic() - started)
+
+    def _keys(self, clock: _Clock) -> Iterator[list[Key]]:
+        number = self._samples
         while clock.share() < 1.0:
-            phase = recipe.phase(clock.share())
+            phase = self._recipe.phase(clock.share())
             yield [(number + i, phase.side, phase.closing) for i in range(phase.batch)]
             number += phase.batch
 
-    loader = DataLoader(
-        _Samples(sampler, use_teacher),
-        batch_sampler=_Lazy(keys),
-        num_workers=workers,
-        prefetch_factor=3 if workers else None,
-        pin_memory=where.type == "cuda",
-    )
+    def _step(self, batch: dict[str, Tensor], share: float) -> None:
+        recipe = self._recipe
+        for group in self._optimiser.param_groups:
+            group["lr"] = recipe.rate(share)
+        on = {k: v.to(self._device, non_blocking=True) for k, v in batch.items()}
+        images = on["image"].float().contiguous(memory_format=torch.channels_last)
+        half = recipe.precision == "bfloat16"
+        self._detector.train()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
+            rows, imitation = self._detector(images)
+        grid = cells(images.shape[2], images.shape[3], self._device)
+        # rows beyond the fullest picture's are padding; on a CPU they would cost a third of a step
+        most = max(1, int((batch["kinds"] > 0).sum(1).max()))
+        score, box = label_loss(rows, on["boxes"][:, :most], on["kinds"][:, :most], grid)
+        loss = score + recipe.box_weight * box
+        losses = {"score": score, "box": box}
+        if "teacher_scores" in on:
+            assert imitation is not None
+            taught = teacher_loss(imitation, on["teacher_scores"], on["teacher_boxes"], grid)
+            loss = loss + recipe.teacher_weight * taught
+            losses["teacher"] = taught
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._detector.parameters(), _CLIP)
+        self._optimiser.step()
+        self._average.update(self._detector)
+        self._samples += len(images)
+        for name, value in losses.items():
+            before = self._losses.get(name, float(value.detach()))
+            self._losses[name] = before + (float(value.detach()) - before) * _SMOOTH
 
-    def checkpoint() -> None:
-        weights = {k: v.cpu() for k, v in average.detector.state_dict().items()}
-        content = {"shape": detector.shape.as_dict(), "weights": weights, "recipe": recipe.name}
-        _save(out / "detector.pt", content)
+    def _checkpoint(self, share: float) -> None:
+        average = self._average.detector.state_dict()
+        weights = {name: value.cpu() for name, value in average.items()}
+        shape = self._detector.shape.as_dict()
         _save(
-            last,
+            self._out / "detector.pt",
+            {"shape": shape, "weights": weights, "recipe": self._recipe.name},
+        )
+        _save(
+            self._out / "last.pt",
             {
-                "weights": detector.state_dict(),
-                "average": average.detector.state_dict(),
-                "steps": average.steps,
-                "optimiser": optimiser.state_dict(),
-                "state": {**state, "share": clock.share()},
+                "weights": self._detector.state_dict(),
+                "average": average,
+                "steps": self._average.steps,
+                "optimiser": self._optimiser.state_dict(),
+                "state": {"share": share, "samples": self._samples},
             },
         )
 
-    def validate() -> float:
-        found = [find_people(average.detector, p.decode(), side=416) for p in held]
-        return average_precision(found, [(p.boxes, p.ignore) for p in held]).ap50
-
-    log: dict[str, float] = {}
-    saved_at, started = time.monotonic(), time.monotonic()
-    next_validation = state["share"] + 1.0 / _VALIDATIONS
-    bar = tqdm(total=1000, initial=round(1000 * state["share"]), disable=not progress, unit="‰")
-    detector.train()
-
-    def record() -> None:
+    def _record(self, share: float, seconds: float) -> None:
+        """One line of the log: losses, and AP of the average on held-out pictures."""
+        look = self._average.detector
+        found = [find_people(look, p.decode(), side=_SIDE) for p in self._held_out]
+        quality = average_precision(found, [(p.boxes, p.ignore) for p in self._held_out])
         entry = {
-            "share": round(clock.share(), 4),
-            "samples": state["samples"],
-            "seconds": round(time.monotonic() - started, 1),
-            "rate": recipe.rate(clock.share()),
-            **{k: round(v, 4) for k, v in log.items()},
-            "held_out_ap50": round(validate(), 4),
+            "share": round(share, 4),
+            "samples": self._samples,
+            "seconds": round(seconds, 1),
+            "rate": self._recipe.rate(share),
+            **{name: round(value, 4) for name, value in self._losses.items()},
+            "held_out_ap50": round(quality.ap50, 4),
         }
-        with (out / "log.jsonl").open("a") as file:
+        with (self._out / "log.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
-        if progress:
+        if self._progress:
             tqdm.write(json.dumps(entry))
-        plot(out / "log.jsonl", out / "curves.png")
-
-    stopped = False
-    for batch in loader:
-        losses = _step(detector, optimiser, batch, recipe, clock.share(), where)
-        average.update(detector)
-        clock.step()
-        state["samples"] += len(batch["image"])
-        for name, value in losses.items():
-            log[name] = log.get(name, value) * 0.98 + value * 0.02
-        bar.n = round(1000 * clock.share())
-        bar.set_postfix({k: f"{v:.2f}" for k, v in log.items()}, refresh=False)
-        bar.update(0)
-        if clock.share() >= next_validation and clock.share() < 1.0:
-            next_validation += 1.0 / _VALIDATIONS
-            record()
-        if time.monotonic() - saved_at > _CHECKPOINT_S:
-            checkpoint()
-            saved_at = time.monotonic()
-        stopped = stop_after_s is not None and time.monotonic() - started > stop_after_s
-        if stopped:
-            break
-    bar.close()
-    checkpoint()
-    if log and not stopped:
-        record()
-    return out / "detector.pt"
+        plot(self._out / "log.jsonl", self._out / "curves.png")
 
 
 class _Lazy:
     """Batches of keys that are decided when they are asked for."""
 
-    def __init__(self, keys: Any) -> None:
+    def __init__(self, keys: Callable[[], Iterator[list[Key]]]) -> None:
         self._keys = keys
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self._keys())
-
-
-def _step(
-    detector: Detector,
-    optimiser: torch.optim.AdamW,
-    batch: dict[str, Tensor],
-    recipe: Recipe,
-    share: float,
-    device: torch.device,
-) -> dict[str, float]:
-    """One step of the optimiser; the losses before it."""
-    for group in optimiser.param_groups:
-        group["lr"] = recipe.rate(share)
-    on = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-    images = on["image"].float().contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        rows, imitation = detector(images)
-    grid = cells(images.shape[2], images.shape[3], device)
-    # rows beyond the fullest picture's are padding; on a CPU they would cost a third of the step
-    most = max(1, int((batch["kinds"] > 0).sum(1).max()))
-    score, box = label_loss(rows, on["boxes"][:, :most], on["kinds"][:, :most], grid)
-    loss = score + recipe.box_weight * box
-    losses = {"score": score, "box": box}
-    if "teacher_scores" in on:
-        assert imitation is not None
-        taught = teacher_loss(imitation, on["teacher_scores"], on["teacher_boxes"], grid)
-        loss = loss + recipe.teacher_weight * taught
-        losses["teacher"] = taught
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(detector.parameters(), _CLIP)
-    optimiser.step()
-    return {k: float(v.detach()) for k, v in losses.items()}
+        return self._keys()
 
 
 def plot(log: Path, picture: Path) -> None:

@@ -12,8 +12,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from models.detector_data import write_coco, write_cutouts
+from models.detector_recipe import Recipe, RecipeError, read_recipe
 from models.detector_teacher import TeacherError, YoloxTeacher, suppress
-from models.train_detector import Recipe, RecipeError, load_detector, read_recipe, run
+from models.train_detector import load_detector, run
 from tests.conftest import ROOT
 from tests.unit.models.detector_pictures import boxed_picture
 
