@@ -9,6 +9,9 @@ import typer
 from rich.console import Console
 
 
+YOLO_SIZE = 416  # the box's usual detector input, not Ultralytics' 640
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command("export")(export)
@@ -31,8 +34,17 @@ def export(
     made_by: Annotated[str, typer.Option(help="Whose weights these are.")] = "edge-reid",
     default: Annotated[bool, typer.Option(help="Make it the box's default embedder.")] = False,
     notes: Annotated[str, typer.Option(help="One line for people.")] = "",
+    yolo: Annotated[
+        bool,
+        typer.Option(
+            "--yolo", help="A detector of Ultralytics (extra export); --height: its side."
+        ),
+    ] = False,
 ) -> None:
     """Export, compare with torch (cosine at least 0.9999), and write the card."""
+    if yolo:
+        _export_yolo(checkpoint, out, size=height or YOLO_SIZE)
+        return
     from models import checkpoints
     from models.export import (
         RESEARCH_LICENCE,
@@ -72,3 +84,12 @@ def export(
     )
     write_model(content, card, out)
     console.print(f"{out}: {len(content) / 1e6:.2f} MB, {high}×{wide}, space {card.space_id}")
+
+
+def _export_yolo(checkpoint: Path, out: Path, *, size: int) -> None:
+    from models.export_yolo import YoloExportError, export_yolo
+    from models.places import refusals
+
+    with refusals(YoloExportError):
+        card = export_yolo(checkpoint, out, size=size)
+    print(f"{out}: family {card.family}, {card.licence_line()}")

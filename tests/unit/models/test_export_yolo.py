@@ -9,8 +9,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from edge.models_dir import model_at
+from models.cli import app
 from models.export_yolo import YoloExportError, export_yolo
 from reid.card import sha256_of
 from reid.model_errors import FamilyUnknown
@@ -94,3 +96,18 @@ def test_a_checkpoint_that_cannot_be_read_is_said(
 def test_a_missing_checkpoint_is_not_downloaded(tmp_path: Path) -> None:
     with pytest.raises(YoloExportError, match="there is no such file"):
         export_yolo(tmp_path / "yolo11n.pt", tmp_path / "street.onnx")
+
+
+def test_the_command_exports_and_says_the_licence(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = np.zeros((1, 6, 84), np.float32)
+    fake_ultralytics(constant_detector(tmp_path / "made", {"output0": columns}), monkeypatch)
+    out = tmp_path / "street.onnx"
+
+    done = CliRunner().invoke(app, ["export", "--yolo", str(checkpoint), str(out)])
+    failed = CliRunner().invoke(app, ["export", "--yolo", str(tmp_path / "no.pt"), str(out)])
+
+    assert (done.exit_code, failed.exit_code) == (0, 3)
+    assert "family ultralytics, detector street: AGPL-3.0" in done.stdout
+    assert "there is no such file" in failed.stderr
