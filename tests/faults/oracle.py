@@ -173,7 +173,8 @@ def judge(
     """The verdict at the end, after every box has drained.
 
     Args:
-        rolled_back: a spool was replaced by an older copy, so its own counters are older, too.
+        rolled_back: a spool was replaced by an older copy, so its own counters are older, too, and
+            rows may be unreadable.
     """
     verdict = Verdict(captured=len(captured.rows))
     verdict.acked = len(captured.acked & set(captured.rows))
@@ -208,6 +209,10 @@ def judge(
     if doubled:
         verdict.problems.append(f"twice in the ledger, first of {len(doubled)}: {doubled[:3]}")
     verdict.missing = dict(missing)
+    if missing["unreadable"] and not rolled_back:
+        # The spool accounts for every key at its start, so rows deleted without a word come out as
+        # UNREADABLE: better than silence, and still a fault where no disk was damaged.
+        verdict.problems.append(f"{missing['unreadable']} keys unreadable on a sound disk")
     if captured.reused:
         keys = len(captured.reused)
         verdict.problems.append(f"{keys} keys were given to two contents")

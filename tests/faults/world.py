@@ -120,7 +120,7 @@ class World:
                 "FAKETIME_TIMESTAMP_FILE": str(self.folder / f"{who}.time"),
                 "FAKETIME_CACHE_DURATION": "1",
                 "FAKETIME_DISABLE_SHM": "1",
-                # Its own cure for waits on the monotonic clock makes each of them far too long here.
+                # Its own cure for waits on the monotonic clock makes each far too long here.
                 "FAKETIME_FORCE_MONOTONIC_FIX": "0",
                 # Otherwise it moves the monotonic clock, too, which no real step of UTC does.
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
