@@ -104,7 +104,7 @@ def _planes(
         limits = (("east", 0, 1.0), ("west", 0, -1.0), ("north", 1, 1.0), ("south", 1, -1.0))
         depth = to_ground.astype(np.float32)
         hit = np.zeros(depth.shape, np.uint8)
-        for number, (wall, axis, sign) in enumerate(limits, start=1):
+        for number, (_, axis, sign) in enumerate(limits, start=1):
             at = sign * (street.half_length if axis == 0 else street.half_width)
             there = np.where(
                 rays[:, :, axis] * sign > 1e-6, (at - eye[axis]) / rays[:, :, axis], far
@@ -112,7 +112,6 @@ def _planes(
             nearer = there < depth
             depth[nearer] = there[nearer]
             hit[nearer] = number
-            del wall
     place = eye + rays * depth[:, :, None]
     colour = _lookup(
         surfaces.ground,

@@ -76,7 +76,7 @@ class _View:
         self.empty = sensor.tone(background.picture)
         right, down, forward = camera.axes
         self.sun_seen = np.array([sun @ right, -(sun @ down), -(sun @ forward)])
-        self.last: tuple[int, list[_Layer], list[tuple[Standing, Sprite, Array]]] | None = None
+        self.last: tuple[int, list[_Layer], list[tuple[Standing, Sprite]]] | None = None
 
 
 class SynthScene:
@@ -135,8 +135,8 @@ class SynthScene:
         view = self._view(camera, index)
         layers, shadows = self._layers(view, index)
         picture = view.empty.copy()
-        for standing, sprite, shape in shadows:
-            _draw_shadow(view, picture, standing, sprite, shape)
+        for standing, sprite in shadows:
+            _draw_shadow(view, picture, standing, sprite)
         for layer in layers:
             height, width = layer.alpha.shape
             spot = picture[layer.top : layer.top + height, layer.left : layer.left + width]
@@ -188,7 +188,7 @@ class SynthScene:
 
     def _layers(
         self, view: _View, index: int
-    ) -> tuple[list[_Layer], list[tuple[Standing, Sprite, Array]]]:
+    ) -> tuple[list[_Layer], list[tuple[Standing, Sprite]]]:
         """People far to near, and what their shadows need; the last answer is kept."""
         if view.last is not None and view.last[0] == index:
             return view.last[1], view.last[2]
@@ -201,10 +201,10 @@ class SynthScene:
             drawn = self._place(view, number, standing)
             if drawn is None:
                 continue
-            depth, layer, sprite, shape = drawn
+            depth, layer, sprite = drawn
             found.append((depth, layer))
             if standing.door is None:
-                shadows.append((standing, sprite, shape))
+                shadows.append((standing, sprite))
         found.sort(key=lambda pair: -pair[0])
         layers = [layer for _, layer in found]
         view.last = (index, layers, shadows)
@@ -212,7 +212,7 @@ class SynthScene:
 
     def _place(
         self, view: _View, number: int, standing: Standing
-    ) -> tuple[float, _Layer, Sprite, Array] | None:
+    ) -> tuple[float, _Layer, Sprite] | None:
         """Cut a person out and put it into the frame; None where it is out of view."""
         camera = view.camera
         figure = self._figures[number]
@@ -268,7 +268,7 @@ class SynthScene:
             np.asarray(alpha, np.uint8),
             sprite.area * scale * scale,
         )
-        return flat, layer, sprite, shape
+        return flat, layer, sprite
 
 
 def _uncovered(
@@ -298,9 +298,7 @@ def _uncovered(
     return kept
 
 
-def _draw_shadow(
-    view: _View, picture: Image, standing: Standing, sprite: Sprite, shape: Array
-) -> None:
+def _draw_shadow(view: _View, picture: Image, standing: Standing, sprite: Sprite) -> None:
     """Lay the cut-out on the ground away from the sun, and darken what it touches."""
     camera = view.camera
     sun = view.sun_world
@@ -311,7 +309,6 @@ def _draw_shadow(
     pixels, depths = camera.project(np.array([foot, foot + fall, foot + aside]))
     if depths.min() < NEAREST_M:
         return
-    del shape
     per_metre = sprite.rise / 1.75
     source = np.array(
         [
