@@ -1,0 +1,256 @@
+"""The ledger's tables: a key is stored once, receipts outlive rows, forgotten stays forgotten."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from matcher.schema import open_ledger
+from matcher.store import FORGOTTEN, LedgerStore, Row
+from reid.ranges import KeyRanges, RangeSet
+
+WRITER = "a" * 32
+OTHER = "b" * 32
+
+
+def row(
+    seq: int,
+    *,
+    writer: str = WRITER,
+    content: bytes = b"c" * 32,
+    tracklet: str = "t",
+    seen: int = 1000,
+) -> Row:
+    return (writer, seq, content, tracklet, seen, b"body")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LedgerStore:
+    connection = open_ledger(tmp_path / "ledger.db")
+    return LedgerStore(connection)
+
+
+def append(
+    store: LedgerStore,
+    *rows: Row,
+    site: str = "s",
+    edge: str = "e",
+    now: int = 2000,
+    expired_before: int = 0,
+) -> list[tuple[str, int, int]]:
+    result = store.append(site, edge, rows, now_ns=now, expired_before_ns=expired_before)
+    store.flush()
+    return [(one.writer_id, one.first, one.last) for one in result.acked.messages()]
+
+
+def log_seqs(store: LedgerStore) -> list[int]:
+    return [
+        seq for (seq,) in store._db.execute("SELECT seq FROM log WHERE kind = 1 ORDER BY position")
+    ]
+
+
+def test_rows_of_any_number_are_stored_in_order(store: LedgerStore) -> None:
+    assert append(store, *[row(seq) for seq in range(1, 200)]) == [(WRITER, 1, 199)]
+
+    assert log_seqs(store) == list(range(1, 200))
+
+
+def test_the_same_key_twice_in_one_batch_is_stored_once(store: LedgerStore) -> None:
+    result = store.append("s", "e", [row(1), row(1)], now_ns=1, expired_before_ns=0)
+    store.flush()
+
+    assert (result.stored, result.duplicates) == (1, 1)
+    assert log_seqs(store) == [1]
+
+
+def test_other_content_under_a_key_is_a_conflict_in_the_same_batch_too(store: LedgerStore) -> None:
+    result = store.append(
+        "s", "e", [row(1), row(1, content=b"x" * 32)], now_ns=1, expired_before_ns=0
+    )
+
+    assert result.conflicts == [(WRITER, 1)]
+
+
+def test_a_duplicate_of_a_deleted_row_is_acked_and_not_stored(store: LedgerStore) -> None:
+    append(store, row(1, seen=10), row(2, seen=5000))
+    assert store.delete_older("s", 100, limit=10) == 1
+
+    assert append(store, row(1, content=b"z" * 32)) == [(WRITER, 1, 1)]
+    assert log_seqs(store) == [2]
+
+
+def test_an_expired_row_is_receipted_and_not_stored(store: LedgerStore) -> None:
+    assert append(store, row(1, seen=10), row(2, seen=30), expired_before=20) == [(WRITER, 1, 2)]
+
+    assert log_seqs(store) == [2]
+
+
+def test_receipts_are_read_again_after_reload(store: LedgerStore) -> None:
+    append(store, row(1), row(2), row(9))
+    store.reload()
+
+    known = store.hello("s", "e", OTHER, KeyRanges(), _all(1, 10), now_ns=1)
+
+    assert [(m.first, m.last) for m in known.committed.messages()] == [(1, 2), (9, 9)]
+
+
+def test_what_was_not_flushed_is_forgotten_by_reload(store: LedgerStore) -> None:
+    store._db.execute("BEGIN")
+    store.append("s", "e", [row(1)], now_ns=1, expired_before_ns=0)
+    store._db.execute("ROLLBACK")
+    store.reload()
+
+    assert append(store, row(1)) == [(WRITER, 1, 1)]
+    assert log_seqs(store) == [1]
+
+
+def test_an_older_writer_is_ended_once_when_nothing_of_it_is_left(store: LedgerStore) -> None:
+    append(store, row(1), row(2))
+
+    held = _all(1, 3)
+    first = store.hello("s", "e", OTHER, held, held, now_ns=1)
+    append(store, row(3))
+    second = store.hello("s", "e", OTHER, held, held, now_ns=1)
+    third = store.hello("s", "e", OTHER, held, held, now_ns=1)
+
+    assert first.unfinished == {WRITER: RangeSet([(3, 3)])}
+    assert (first.ended, second.ended, third.ended) == ([], [WRITER], [])
+
+
+def test_what_the_box_no_longer_holds_and_the_ledger_lacks_is_a_hole(store: LedgerStore) -> None:
+    append(store, row(1))
+
+    known = store.hello("s", "e", OTHER, _all(4, 5), _all(1, 5), now_ns=1)
+
+    assert [(m.first, m.last) for m in known.hole.messages()] == [(2, 3)]
+
+
+def test_keys_of_another_boxs_writer_are_not_answered(store: LedgerStore) -> None:
+    append(store, row(1))
+
+    known = store.hello("s", "thief", OTHER, _all(1, 5), _all(1, 5), now_ns=1)
+
+    assert known.foreign == [WRITER]
+    assert not known.committed
+
+
+def test_forget_deletes_rows_and_refuses_later_ones_of_the_tracklet(store: LedgerStore) -> None:
+    append(store, row(1, tracklet="gone"), row(2, tracklet="stays"))
+
+    deleted, keys = store.forget("s", "identity", ["gone"], now_ns=1)
+    result = store.append("s", "e", [row(3, tracklet="gone")], now_ns=1, expired_before_ns=0)
+    store.flush()
+
+    assert deleted == 1
+    assert [(m.first, m.last) for m in keys["e"].messages()] == [(1, 1)]
+    assert (result.forgotten, len(result.acked)) == (1, 1)
+    assert log_seqs(store) == [2]
+    known = store.hello("s", "e", WRITER, _all(1, 3), KeyRanges(), now_ns=1)
+    assert [(m.first, m.last) for m in known.erase.messages()] == [(1, 1), (3, 3)]
+    store.skip("s", "e", [(WRITER, 1, 1, 3)])
+    known = store.hello("s", "e", WRITER, _all(1, 3), KeyRanges(), now_ns=1)
+    assert [(m.first, m.last) for m in known.erase.messages()] == [(3, 3)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["append", "skip", "delete", "reload"]),
+            st.integers(1, 40),
+            st.integers(0, 6),
+        ),
+        max_size=30,
+    )
+)
+def test_tables_agree_with_plain_sets_whatever_happens(steps: list[tuple[str, int, int]]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        connection = open_ledger(Path(folder) / "ledger.db")
+        store = LedgerStore(connection)
+        receipted: set[int] = set()
+        skipped: set[int] = set()
+        rows: set[int] = set()
+        for what, first, more in steps:
+            seqs = range(first, first + more + 1)
+            if what == "append":
+                append(store, *[row(seq, seen=seq) for seq in seqs])
+                rows |= set(seqs) - receipted
+                receipted |= set(seqs)
+            elif what == "skip":
+                store.skip("s", "e", [(WRITER, first, first + more, 1)])
+                skipped |= set(seqs)
+            elif what == "delete":
+                store.delete_older("s", first, limit=100)
+                rows -= set(range(first))
+            else:
+                store.reload()
+        known = store.hello("s", "e", OTHER, KeyRanges(), _all(1, 60), now_ns=1)
+        stored = sorted(log_seqs(store))
+        connection.close()
+    assert _expand(known.committed) == receipted
+    assert _expand(known.skipped) == skipped - receipted
+    assert stored == sorted(rows)
+
+
+def _all(first: int, last: int) -> KeyRanges:
+    keys = KeyRanges()
+    keys.add_range(WRITER, first, last)
+    return keys
+
+
+def _expand(keys: KeyRanges) -> set[int]:
+    return {seq for first, last in keys.of(WRITER) for seq in range(first, last + 1)}
+
+
+def test_counts_tell_what_is_skipped_and_never_came(store: LedgerStore, tmp_path: Path) -> None:
+    from matcher.views import Views
+
+    append(store, row(1), row(2))
+    store.skip("s", "e", [(WRITER, 2, 5, 1), (WRITER, 9, 9, FORGOTTEN)])
+    views = Views(data_dir=tmp_path)
+    try:
+        assert views.edge_counts() == {("s", "e"): (2, {1: 3})}
+    finally:
+        views.close()
+
+
+def test_the_schema_is_pinned_by_its_statements(store: LedgerStore) -> None:
+    """A change of the tables needs a migration and a fixture of the old file: then change this."""
+    columns = {
+        table: [name for _, name, *_ in store._db.execute(f"PRAGMA table_info({table})")]
+        for (table,) in store._db.execute(
+            "SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite%'"
+        ).fetchall()
+    }
+
+    assert columns == {
+        "meta": ["name", "value"],
+        "writers": ["id", "writer_id", "site", "edge_id", "ended"],
+        "log": [
+            "position",
+            "kind",
+            "site",
+            "edge_id",
+            "writer",
+            "seq",
+            "content_hash",
+            "tracklet_id",
+            "seen_ns",
+            "committed_ns",
+            "body",
+        ],
+        "receipts": ["writer", "first", "last"],
+        "skipped": ["writer", "reason", "first", "last"],
+        "edges": ["site", "edge_id", "state"],
+        "retention": ["site", "ledger_s", "identity_s"],
+        "audit": ["id", "unix_ns", "who", "what", "detail"],
+    }
+    assert isinstance(store._db, sqlite3.Connection)
+    assert len(secrets.token_hex(16)) == len(store.ledger_id)
