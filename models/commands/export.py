@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-
 YOLO_SIZE = 416  # the box's usual detector input, not Ultralytics' 640
 
 
