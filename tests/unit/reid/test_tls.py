@@ -127,7 +127,7 @@ def test_an_expired_certificate_says_when_it_ended(folder: Path) -> None:
     later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=certs.DAYS + 1)
     earlier = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
 
-    with pytest.raises(CertificateExpired, match="expired at .* UTC; make a new one"):
+    with pytest.raises(CertificateExpired, match=r"expired at .* UTC; make a new one"):
         load(files_of(folder), now=later)
     with pytest.raises(CertificateExpired, match="check the clock"):
         load(files_of(folder), now=earlier)
