@@ -1,7 +1,7 @@
 """Our person detector against YOLOX-nano, on the same pictures in one run.
 
     python -m benchmarks.bench_detector [--shared DIR] [--ours FILE] [--other FILE] [--threads N]
-                                        [--every N] [--scenes N]
+                                        [--every N] [--scenes N | --rendered TAR]
 
 Sets: PETS2009 S2.L1 (test only, its truth's rows to ignore are ignored), the part of persondet
 that training leaves out (last fifth of every source, cafe_highview whole), and the rendered street
@@ -88,7 +88,10 @@ def main() -> int:
     if shared is not None:
         sets["pets2009"] = pets_scenes(shared / "data" / "pets2009_s2l1", arguments.every)
         sets["held_out"] = scenes(shared / "data" / "persondet", "held-out")
-    sets["rendered"] = rendered_scenes(arguments.scenes)
+    if arguments.rendered is not None:
+        sets["rendered"] = scenes(arguments.rendered)
+    else:
+        sets["rendered"] = rendered_scenes(arguments.scenes)
 
     print(f"machine: {_processor()}, {os.cpu_count()} cores; threads of a session:", end=" ")
     print(f"{arguments.threads}; onnxruntime {onnxruntime.__version__}")
@@ -149,6 +152,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--every", type=int, default=1, help="every n-th frame of PETS2009")
     parser.add_argument("--scenes", type=int, default=10, help="rendered scenes")
+    parser.add_argument(
+        "--rendered", type=Path, help="of models.detector_rendered, instead of rendering now"
+    )
     return parser.parse_args()
 
 
