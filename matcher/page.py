@@ -106,7 +106,7 @@ def _timeline(people: list[Person], colours: dict[str, str]) -> str:
             )
         parts.append(f"<text x=6 y='{y + 17}'>{escape(person.identity_id[:SHORT])}</text>")
         lanes = {camera: at for at, camera in enumerate(person.cameras)}
-        thick = max(3.0, (_ROW - 8) / len(lanes))
+        thick = max(3.0, min(9.0, (_ROW - 8) / len(lanes)))
         for visit in person.visits:
             left = x(visit.first_ns)
             width = max(2.5, x(visit.last_ns) - left)

@@ -24,7 +24,8 @@ class Visit:
     """One tracklet of a person.
 
     Attributes:
-        first_ns, last_ns: UTC, nanoseconds since 1970, as sent by the box.
+        first_ns, last_ns: UTC, nanoseconds since 1970, by the server's clock where the box's is
+            known.
     """
 
     tracklet_id: str
@@ -172,8 +173,8 @@ def _visit(tracklet: TrackletSummary) -> Visit:
     return Visit(
         tracklet.tracklet_id,
         tracklet.camera,
-        tracklet.first_seen.unix_nanos,
-        tracklet.last_seen.unix_nanos,
+        tracklet.first_seen_unix_nanos,
+        tracklet.last_seen_unix_nanos,
         TrackletState.Name(tracklet.state).removeprefix("TRACKLET_STATE_").lower(),
     )
 

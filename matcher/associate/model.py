@@ -137,6 +137,8 @@ class Tracklet:
             identity_id=self.identity_id,
             probability=self.probability,
             shots=self.shot_count,
+            first_seen_unix_nanos=self.first_ns,
+            last_seen_unix_nanos=self.last_ns,
         )
 
 

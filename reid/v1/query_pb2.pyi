@@ -49,7 +49,7 @@ class SightingFilter(_message.Message):
     def __init__(self, site: _Optional[str] = ..., cameras: _Optional[_Iterable[str]] = ..., from_unix_nanos: _Optional[int] = ..., to_unix_nanos: _Optional[int] = ...) -> None: ...
 
 class TrackletSummary(_message.Message):
-    __slots__ = ("tracklet_id", "site", "edge_id", "camera", "revision", "state", "first_seen", "last_seen", "identity_id", "probability", "shots")
+    __slots__ = ("tracklet_id", "site", "edge_id", "camera", "revision", "state", "first_seen", "last_seen", "identity_id", "probability", "shots", "first_seen_unix_nanos", "last_seen_unix_nanos")
     TRACKLET_ID_FIELD_NUMBER: _ClassVar[int]
     SITE_FIELD_NUMBER: _ClassVar[int]
     EDGE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +61,8 @@ class TrackletSummary(_message.Message):
     IDENTITY_ID_FIELD_NUMBER: _ClassVar[int]
     PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     SHOTS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SEEN_UNIX_NANOS_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEEN_UNIX_NANOS_FIELD_NUMBER: _ClassVar[int]
     tracklet_id: str
     site: str
     edge_id: str
@@ -72,7 +74,9 @@ class TrackletSummary(_message.Message):
     identity_id: str
     probability: float
     shots: int
-    def __init__(self, tracklet_id: _Optional[str] = ..., site: _Optional[str] = ..., edge_id: _Optional[str] = ..., camera: _Optional[str] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[TrackletState, str]] = ..., first_seen: _Optional[_Union[_sighting_pb2.CaptureTime, _Mapping]] = ..., last_seen: _Optional[_Union[_sighting_pb2.CaptureTime, _Mapping]] = ..., identity_id: _Optional[str] = ..., probability: _Optional[float] = ..., shots: _Optional[int] = ...) -> None: ...
+    first_seen_unix_nanos: int
+    last_seen_unix_nanos: int
+    def __init__(self, tracklet_id: _Optional[str] = ..., site: _Optional[str] = ..., edge_id: _Optional[str] = ..., camera: _Optional[str] = ..., revision: _Optional[int] = ..., state: _Optional[_Union[TrackletState, str]] = ..., first_seen: _Optional[_Union[_sighting_pb2.CaptureTime, _Mapping]] = ..., last_seen: _Optional[_Union[_sighting_pb2.CaptureTime, _Mapping]] = ..., identity_id: _Optional[str] = ..., probability: _Optional[float] = ..., shots: _Optional[int] = ..., first_seen_unix_nanos: _Optional[int] = ..., last_seen_unix_nanos: _Optional[int] = ...) -> None: ...
 
 class SearchSightingsRequest(_message.Message):
     __slots__ = ("embedding", "tracklet_id", "filter", "limit", "min_similarity")
