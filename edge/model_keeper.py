@@ -310,7 +310,7 @@ def _is(embedder: Embedder, file: ModelFile) -> bool:
 
 
 def _remembered(embedder: Embedder) -> dict[str, str]:
-    return {"space_id": embedder.space_id, "path": str(embedder.path)}
+    return {"space_id": embedder.space_id, "path": str(embedder.path.absolute())}
 
 
 def _described(model: Detector | Embedder, space_id: str, variant_id: str) -> dict[str, str]:

@@ -61,7 +61,7 @@ def find_model(asked: str, kind: Kind, models_dir: Path | None) -> ModelFile:
     """Find a model by its card's name, by file, or `default`.
 
     Args:
-        asked: a card's name, the path of an ONNX file, or `default`.
+        asked: a card's name, an ONNX file (its path, or its name in the folder), or `default`.
         kind: what it must be.
         models_dir: the models folder; None: only the packaged weights.
 
@@ -73,6 +73,8 @@ def find_model(asked: str, kind: Kind, models_dir: Path | None) -> ModelFile:
     if asked == DEFAULT:
         return find_default(kind, models_dir)
     path = Path(asked)
+    if models_dir is not None and path.name == asked and (models_dir / asked).is_file():
+        path = models_dir / asked  # a bare file name: the folder's, else one of here
     if path.suffix == ".onnx" or path.is_file():
         return _expect(kind, model_at(path).because(f"the file {asked} was asked for"))
     folders = _folders(models_dir)

@@ -23,6 +23,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
 from edge.config import RuntimeConfig
+from edge.onnx_tensors import NotProtobuf, stored_tensors
 from edge.tiny_weights import without_tiny_weights
 from reid.model_errors import ModelMisbehaved, ModelUnreadable
 
@@ -165,7 +166,7 @@ def open_session(
         ModelUnreadable: not ONNX, cut short, or the runtime is missing or cannot load it.
     """
     threads = config.threads or quota_threads()
-    content = without_tiny_weights(content)
+    content = _prepared(content, name)
     if runtime == "openvino":
         return _OpenVinoSession(content, name=name, threads=threads, precision=precision)
     if precision != "f32":
@@ -179,7 +180,23 @@ def inspect(content: bytes, *, name: Path | str) -> Session:
     Raises:
         ModelUnreadable: as open_session.
     """
+    content = _prepared(content, name)
     return _OrtSession(content, name=name, threads=1, spin=False, optimise=False)
+
+
+def _prepared(content: bytes, name: Path | str) -> bytes:
+    """Refuse weights in other files, which no checksum covers; zero those that only cost time."""
+    try:
+        tensors = list(stored_tensors(content))
+    except (NotProtobuf, RecursionError):
+        return content  # the runtime says what is wrong with it
+    if any(tensor.external for tensor in tensors):
+        raise ModelUnreadable(
+            name,
+            "keeps weights in other files, which its checksum does not cover",
+            "export it as one file (onnx.save with save_as_external_data=False)",
+        )
+    return without_tiny_weights(content, tensors)
 
 
 class _OrtSession:

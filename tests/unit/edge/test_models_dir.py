@@ -58,6 +58,12 @@ def test_a_path_means_that_file(tmp_path: Path) -> None:
     assert (found.path, found.name) == (path, "street")
 
 
+def test_a_file_name_means_the_file_in_the_folder(tmp_path: Path) -> None:
+    path = embedder(tmp_path, "street")
+
+    assert find_model("street.onnx", "embedder", tmp_path).path == path
+
+
 def test_a_detector_may_come_without_a_card_an_embedder_may_not(tmp_path: Path) -> None:
     bare = constant_detector(tmp_path / "d.onnx", {"output": yolox_rows([], raw=True)})
     vectors = mean_embedder(tmp_path / "e.onnx")

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edge.config import RuntimeConfig
+from edge.onnx_tensors import NotProtobuf, stored_tensors
 from edge.runtime import TensorInfo, _cgroup1_cpus, _cgroup2_cpus, open_session, quota_threads
 from edge.tiny_weights import without_tiny_weights
 from reid.model_errors import ModelMisbehaved, ModelUnreadable
@@ -100,15 +101,18 @@ def test_a_session_keeps_the_threads_it_was_told(tmp_path: Path) -> None:
     assert session.threads == 2
 
 
-def test_weights_too_small_to_matter_become_zero_and_nothing_else_changes(tmp_path: Path) -> None:
-    path = mean_embedder(tmp_path / "m.onnx", tiny_weight=True)
-    content = path.read_bytes()
+def cleaned(content: bytes) -> bytes:
+    return without_tiny_weights(content, stored_tensors(content))
 
-    cleaned = without_tiny_weights(content)
+
+def test_weights_too_small_to_matter_become_zero_and_nothing_else_changes(tmp_path: Path) -> None:
+    content = mean_embedder(tmp_path / "m.onnx", tiny_weight=True).read_bytes()
+
+    after_content = cleaned(content)
 
     before, after = (
         {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        for model in (onnx.load_from_string(content), onnx.load_from_string(cleaned))
+        for model in (onnx.load_from_string(content), onnx.load_from_string(after_content))
     )
     assert before["weights"][0, 0] != 0.0
     assert after["weights"][0, 0] == 0.0
@@ -116,26 +120,62 @@ def test_weights_too_small_to_matter_become_zero_and_nothing_else_changes(tmp_pa
     before["weights"][0, 0] = 0.0
     for name, array in before.items():
         np.testing.assert_array_equal(after[name], array)
-    assert len(cleaned) == len(content)
+    assert len(after_content) == len(content)
 
 
 def test_a_model_without_such_weights_comes_back_as_it_is(tmp_path: Path) -> None:
     content = mean_embedder(tmp_path / "m.onnx").read_bytes()
 
-    assert without_tiny_weights(content) is content
+    assert cleaned(content) is content
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 30, b"\x3a\x7f", b"hello world"])
-def test_bytes_that_are_no_protobuf_come_back_as_they_are(content: bytes) -> None:
-    assert without_tiny_weights(content) is content
+def test_tensors_of_constants_subgraphs_and_functions_are_found() -> None:
+    one = numpy_helper.from_array(np.array([1.5], np.float32), "one")
+    node = helper.make_node("Constant", [], ["out"], value=one)
+    body = helper.make_graph([node], "body", [], [])
+    branch = helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)
+    graph = helper.make_graph([branch, node], "main", [], [], [one])
+    function = helper.make_function("d", "f", [], ["out"], [node], [])
+    model = helper.make_model(graph, functions=[function])
+
+    found = list(stored_tensors(model.SerializeToString()))
+
+    assert len(found) == 5  # two branches, the constant, the initializer, the function's constant
+    assert {tensor.kind for tensor in found} == {TensorProto.FLOAT}
 
 
-def test_every_cut_of_a_model_is_survived(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"\xff" * 30, b"\x3a\x7f", b"hello world"])
+def test_bytes_that_are_no_protobuf_are_told(content: bytes) -> None:
+    with pytest.raises(NotProtobuf):
+        list(stored_tensors(content))
+
+
+def test_every_cut_of_a_model_is_refused_by_name(tmp_path: Path) -> None:
     content = mean_embedder(tmp_path / "m.onnx", tiny_weight=True).read_bytes()
+    refused = 0
 
-    lengths = [len(without_tiny_weights(content[:cut])) for cut in range(len(content))]
+    for cut in range(len(content)):
+        try:
+            open_session(content[:cut], name="cut.onnx", config=ONE_THREAD)
+        except ModelUnreadable:
+            refused += 1
 
-    assert lengths == list(range(len(content)))
+    # what follows the graph (the opset) may be missing at the very end; all else is refused
+    assert refused >= len(content) - 12
+
+
+def test_weights_in_other_files_are_refused(tmp_path: Path) -> None:
+    model = onnx.load(mean_embedder(tmp_path / "m.onnx", dimension=512))
+    onnx.save(
+        model,
+        tmp_path / "split.onnx",
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+
+    with pytest.raises(ModelUnreadable, match="keeps weights in other files"):
+        open_session((tmp_path / "split.onnx").read_bytes(), name="split.onnx", config=ONE_THREAD)
 
 
 def test_the_box_looks_without_torch_or_the_training_side() -> None:
