@@ -1,4 +1,4 @@
-"""From a checkpoint to what the box runs: ONNX with a card, one input size a file, and int8.
+"""From a checkpoint to what the box runs: ONNX with a card, one input size a file.
 
     python -m models.detector_export out/detector/detector.pt --out models/weights
 
@@ -14,23 +14,19 @@ quantization.md); calibrated on training pictures.
 from __future__ import annotations
 
 import copy
-import tempfile
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 import typer
 
 from edge.preprocess import Preprocessor
 from models.detector import Detector, ExportedDetector, count_cost
-from models.detector_data import Image, read_coco
 from models.train_detector import load_detector
 from reid.card import (
     Card,
@@ -45,9 +41,6 @@ from reid.golden import golden_image, golden_values
 
 FAMILY = "yolox-decoded"
 _TOLERANCE = 2e-3  # pixels and shares: float rounding between processors stays far below
-_CALIBRATION = 128  # pictures
-_INT8_LOSS = 0.01  # of recall at precision 0.9: what int8 may cost
-_INT8_GAIN = 1.15  # how much quicker it must be
 Licence = Literal["research", "open"]
 
 _LICENCES: dict[Licence, tuple[str, bool, tuple[str, ...]]] = {
@@ -185,72 +178,6 @@ def write_detector_card(
     return card
 
 
-def write_int8(
-    source: Path, path: Path, pictures: Sequence[Image], height: int, width: int
-) -> None:
-    """Quantise a file of `write_onnx` to int8; pictures are BGR, any size."""
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            prepare = Preprocessor(input_spec(height, width))
-            self._rows: Iterator[dict[str, Any]] = (
-                {"images": prepare.input.copy()} for p in pictures if prepare(p) is not None
-            )
-
-        def get_next(self) -> dict[str, Any] | None:
-            return next(self._rows, None)
-
-    graph = onnx.load(source).graph
-    # only convolutions and what joins them; the decoding of boxes is not made for 8 bits
-    last = [n.output[0] for n in graph.node if n.op_type == "Conv"][-1]
-    position = next(i for i, n in enumerate(graph.node) if n.output[0] == last)
-    decoding = [n.name for i, n in enumerate(graph.node) if i > position]
-    answers = [n.name for n in graph.node if n.op_type == "Conv" and ".answer" in n.input[1]]
-    with tempfile.TemporaryDirectory() as folder:
-        prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            path,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            calibrate_method=CalibrationMethod.MinMax,
-            op_types_to_quantize=["Conv", "Relu", "Add", "Concat", "Split", "MaxPool", "Resize"],
-            nodes_to_exclude=[*decoding, *answers],
-        )
-
-
-def milliseconds(path: Path, threads: int = 1, repeats: int = 60) -> float:
-    """Median time of one run on noise, after a warm-up."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    item = session.get_inputs()[0]
-    batch = np.random.default_rng(0).uniform(0, 255, item.shape).astype(np.float32)
-    times = []
-    for _ in range(repeats + 5):
-        start = time.perf_counter()
-        session.run(None, {item.name: batch})
-        times.append(time.perf_counter() - start)
-    return 1000 * float(np.median(times[5:]))
-
-
-def passes_gate(recall_float: float, recall_int8: float, ms_float: float, ms_int8: float) -> bool:
-    """Is int8 worth shipping: hardly worse, clearly quicker."""
-    return recall_int8 >= recall_float - _INT8_LOSS and ms_float >= _INT8_GAIN * ms_int8
-
-
 def _golden_input(height: int, width: int) -> Any:
     prepare = Preprocessor(input_spec(height, width))
     prepare(golden_image(height, width, 1))
@@ -297,12 +224,6 @@ def main(
             notes=note,
         )
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {words}")
-
-
-def calibration_pictures(pack: Path, count: int = _CALIBRATION) -> list[Image]:
-    """Training pictures, evenly taken, for `write_int8`."""
-    pictures = read_coco(pack / "train.tar")
-    return [p.decode() for p in pictures[:: max(1, len(pictures) // count)][:count]]
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -15,10 +17,10 @@ from models.detector import Detector, boxes_of, cells, count_cost
 from models.detector_export import (
     Calibration,
     calibrated,
-    passes_gate,
     write_detector_card,
     write_onnx,
 )
+from models.detector_quantize import passes_gate, write_int8
 from reid.model_errors import CardMismatch
 
 
@@ -144,6 +146,27 @@ def test_weights_from_research_data_do_not_allow_commercial_use(
 
     assert not card.commercial_use
     assert "research only" in card.licence
+
+
+@pytest.mark.parametrize("scheme", ["s8s8", "u8s8"])
+def test_an_int8_variant_stays_near_the_float_model(
+    detector: Detector, tmp_path: Path, scheme: Literal["s8s8", "u8s8"]
+) -> None:
+    model, variant = tmp_path / "ours.onnx", tmp_path / "int8.onnx"
+    write_onnx(detector, model, 64, 64)
+    pictures = [np.random.default_rng(n).integers(0, 256, (64, 64, 3), np.uint8) for n in range(4)]
+
+    write_int8(model, variant, pictures, scheme)
+
+    batch = pictures[0].transpose(2, 0, 1)[None].astype(np.float32)
+    rows = [
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
+            None, {"images": batch}
+        )[0][0]
+        for path in (model, variant)
+    ]
+    assert variant.stat().st_size < 0.4 * model.stat().st_size
+    assert np.corrcoef(rows[0][:, 0], rows[1][:, 0])[0, 1] > 0.95
 
 
 @pytest.mark.parametrize(
