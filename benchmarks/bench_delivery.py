@@ -1,0 +1,334 @@
+"""Durable sightings per second from a box's spool to the matcher's ledger, by mutual TLS.
+
+    python -m benchmarks.bench_delivery [--rows 20000] [--repeats 3] [--shots 1]
+
+Beside it, in the same run and with the same rows, the two limits that it cannot beat: bare SQLite
+commits (one table, WAL, synchronous=FULL, 64 rows a transaction, one process) and a bare gRPC
+stream (asyncio on both ends, mutual TLS, the same batches of 64 as bytes, a small answer each, 16
+in flight). "Ours" is everything: put → spool commit → stream → validation → ledger commit → ack →
+spool commit of the ack, two processes, association running. Both processes share the machine's
+cores. Then latency at a normal load: from the capture of the frame that triggers a sighting to its
+ack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from itertools import islice
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+
+from edge.config import SpoolConfig, TlsConfig, UplinkConfig
+from edge.delivery import NewSighting
+from edge.spool import Spool
+from edge.spool_record import make_record
+from edge.uplink import Uplink
+from edge.uplink_messages import BoxIdentity, batch_message
+from matcher import certs
+from reid.clock import SystemClock
+from reid.tls import TlsFiles, channel_credentials
+from reid.v1 import ingest_pb2 as pb
+from tests.faults.oracle import Ledger
+from tests.faults.sightings import DIMENSION, SPACE, VARIANT, Walkers
+
+BATCH = 64
+IN_FLIGHT = 16
+
+
+def bare_sqlite(folder: Path, rows: list[bytes]) -> float:
+    """Rows per second, committed 64 at a time."""
+    folder.mkdir(parents=True)
+    db = sqlite3.connect(folder / "bare.sqlite", isolation_level=None)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("CREATE TABLE log (position INTEGER PRIMARY KEY, body BLOB NOT NULL)")
+    began = time.perf_counter()
+    for at in range(0, len(rows), BATCH):
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany(
+            "INSERT INTO log (body) VALUES (?)", [(row,) for row in rows[at : at + BATCH]]
+        )
+        db.execute("COMMIT")
+    spent = time.perf_counter() - began
+    count = db.execute("SELECT count(*) FROM log").fetchone()[0]
+    db.close()
+    assert count == len(rows)
+    return len(rows) / spent
+
+
+def _serve_bare(pipe: Connection, files: TlsFiles) -> None:
+    async def echo(requests: Any, context: Any) -> Any:
+        async for message in requests:
+            yield len(message).to_bytes(4, "little")
+
+    async def main() -> None:
+        server = grpc.aio.server()
+        handler = grpc.stream_stream_rpc_method_handler(echo)
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("bare.Bare", {"Stream": handler}),)
+        )
+        credentials = grpc.ssl_server_credentials(
+            [(files.key.read_bytes(), files.cert.read_bytes())], files.ca.read_bytes(), True
+        )
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        await server.start()
+        pipe.send(port)
+        await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
+        await server.stop(None)
+
+    asyncio.run(main())
+
+
+def bare_grpc(rows: list[bytes], server: TlsFiles, box: TlsFiles) -> float:
+    """Rows per second over a stream that does nothing else."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve_bare, args=(theirs, server), daemon=True)
+    process.start()
+    port = ours.recv()
+    messages = [
+        batch_message(rows[at : at + BATCH], pb.LANE_LIVE) for at in range(0, len(rows), BATCH)
+    ]
+
+    async def main() -> float:
+        async with grpc.aio.secure_channel(
+            f"localhost:{port}", channel_credentials(box)
+        ) as channel:
+            call: Any = channel.stream_stream("/bare.Bare/Stream")()  # type: ignore[call-arg]
+            await call.write(b"warm")
+            await call.read()
+            room = asyncio.Semaphore(IN_FLIGHT)
+            began = time.perf_counter()
+
+            async def read() -> None:
+                for message in messages:
+                    assert int.from_bytes(await call.read(), "little") == len(message)
+                    room.release()
+
+            reader = asyncio.create_task(read())
+            for message in messages:
+                await room.acquire()
+                await call.write(message)
+            await reader
+            spent = time.perf_counter() - began
+            await call.done_writing()
+            return spent
+
+    spent = asyncio.run(main())
+    ours.send("stop")
+    process.join(10)
+    return len(rows) / spent
+
+
+class Matcher:
+    """A real `edge-match serve` with mutual TLS and no rate limit."""
+
+    def __init__(self, folder: Path, files: TlsFiles) -> None:
+        self.data = folder / "matcher"
+        ready = folder / "ready.json"
+        environment = dict(os.environ, EDGE_MATCH_LIMITS__SIGHTINGS_PER_S="0")
+        self._log = (folder / "matcher.log").open("wb")
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-m", "matcher.cli", "serve", "--listen", "127.0.0.1:0",
+                "--data-dir", str(self.data), "--metrics", "", "--ready-file", str(ready),
+                "--tls-ca", str(files.ca), "--tls-cert", str(files.cert),
+                "--tls-key", str(files.key),
+            ],
+            env=environment, stdout=self._log, stderr=self._log,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not ready.exists():
+            assert self.process.poll() is None, (folder / "matcher.log").read_text()
+            assert time.monotonic() < deadline, "the matcher did not start"
+            time.sleep(0.02)
+        port = json.loads(ready.read_text())["address"].rpartition(":")[2]
+        self.address = f"localhost:{port}"
+
+    def cpu_s(self) -> float:
+        """Processor time so far."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def stop(self) -> None:
+        """Drain and end."""
+        self.process.terminate()
+        self.process.wait(60)
+        self._log.close()
+
+
+class DeliveringBox:
+    """A real spool and uplink in this process."""
+
+    def __init__(self, folder: Path, address: str, files: TlsFiles) -> None:
+        clock = SystemClock()
+        self.spool = Spool(config=SpoolConfig(), data_dir=folder / "box", clock=clock)
+        self.spool.open()
+        self.uplink = Uplink(
+            config=UplinkConfig(
+                matchers=(address,), tls=TlsConfig(ca=files.ca, cert=files.cert, key=files.key)
+            ),
+            outbox=self.spool,
+            identity=lambda: BoxIdentity(
+                "edge-1", "site-1", "bench/1", {}, {SPACE: (DIMENSION, (VARIANT,))}
+            ),
+            clock=clock,
+        )
+        self.uplink.start()
+        deadline = time.monotonic() + 30
+        while not self.uplink.status().connected:
+            assert time.monotonic() < deadline, self.uplink.status()
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """End both."""
+        assert self.uplink.stop(10)
+        assert self.spool.stop(10)
+
+
+def ours(
+    folder: Path, count: int, shots: int, server: TlsFiles, files: TlsFiles
+) -> tuple[float, float, float]:
+    """(rows per second, box CPU µs per row, matcher CPU µs per row)."""
+    folder.mkdir(parents=True)
+    matcher = Matcher(folder, server)
+    box = DeliveringBox(folder, matcher.address, files)
+    rows = list(islice(iter(Walkers(box.spool.writer_id, seed=1, shots=shots)), count))
+    rows = [replace(row, triggered_monotonic_nanos=0) for row in rows]
+    cpu_box, cpu_matcher = time.process_time(), matcher.cpu_s()
+    began = time.perf_counter()
+    for row in rows:
+        assert box.spool.put(row, timeout_s=30)
+    assert box.spool.flush(60)
+    assert box.uplink.drain(120), box.uplink.status()
+    spent = time.perf_counter() - began
+    cpu_box, cpu_matcher = time.process_time() - cpu_box, matcher.cpu_s() - cpu_matcher
+    box.close()
+    matcher.stop()
+    assert len(Ledger.read(matcher.data / "ledger.db").rows) == count, "not all rows arrived"
+    return count / spent, cpu_box / count * 1e6, cpu_matcher / count * 1e6
+
+
+def latency(
+    folder: Path, rate: float, seconds: float, shots: int, server: TlsFiles, files: TlsFiles
+) -> dict[str, dict[str, float]]:
+    """Percentiles in ms at a steady load, with both stages' own measurements."""
+    folder.mkdir(parents=True)
+    matcher = Matcher(folder, server)
+    box = DeliveringBox(folder, matcher.address, files)
+    walkers = iter(Walkers(box.spool.writer_id, seed=2, shots=shots))
+    began = time.monotonic()
+    for n in range(round(rate * seconds)):
+        wait = began + n / rate - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        assert box.spool.put(next(walkers))
+    assert box.spool.flush(10)
+    assert box.uplink.drain(30)
+    found = box.spool.latencies_ms()
+    box.close()
+    matcher.stop()
+    return {name: _percentiles(values) for name, values in found.items()}
+
+
+def _percentiles(values: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(values, n=100, method="inclusive")
+    return {
+        "p50": round(cuts[49], 1),
+        "p95": round(cuts[94], 1),
+        "p99": round(cuts[98], 1),
+        "max": round(max(values), 1),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--shots", type=int, default=1, help="embeddings per sighting, 1..4")
+    parser.add_argument("--rate", type=float, default=20.0, help="sightings/s of the normal load")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long that load lasts")
+    parser.add_argument("--folder", type=Path, help="on which disk; default the temporary folder")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="delivery-", dir=options.folder))
+    certs.init(folder / "ca")
+    server = certs.server(folder / "ca", hosts=["localhost"])
+    files = certs.box(folder / "ca", edge_id="edge-1", site="site-1")
+    made: list[NewSighting] = list(
+        islice(iter(Walkers("ab" * 16, shots=options.shots)), options.rows)
+    )
+    records = [make_record("ab" * 16, n + 1, new.payload) for n, new in enumerate(made)]
+    size = statistics.mean(len(record) for record in records)
+    sqlite_rates, grpc_rates, our_rates, box_cpu, matcher_cpu = [], [], [], [], []
+    for repeat in range(options.repeats):
+        # Taken in turn, so that a change in the machine's load meets all three.
+        sqlite_rates.append(bare_sqlite(folder / f"sqlite-{repeat}", records))
+        grpc_rates.append(bare_grpc(records, server, files))
+        rate, box_us, matcher_us = ours(
+            folder / f"ours-{repeat}", options.rows, options.shots, server, files
+        )
+        our_rates.append(rate)
+        box_cpu.append(box_us)
+        matcher_cpu.append(matcher_us)
+    delays = latency(
+        folder / "latency", options.rate, options.seconds, options.shots, server, files
+    )
+    shutil.rmtree(folder)
+    lower = min(statistics.median(sqlite_rates), statistics.median(grpc_rates))
+    ratio = statistics.median(our_rates) / lower
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python "
+          f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, grpcio "
+          f"{grpc.__version__}")  # fmt: skip
+    print(f"{options.rows} rows of {size:.0f} bytes, {options.repeats} repeats, mutual TLS")
+    print(f"{'':<28}{'median':>10}{'lowest':>10}{'highest':>10}  rows/s")
+    for name, rates in (
+        ("bare SQLite, 64 a commit", sqlite_rates),
+        ("bare gRPC, 64 a message", grpc_rates),
+        ("spool to ledger and back", our_rates),
+    ):
+        print(f"{name:<28}{statistics.median(rates):>10.0f}{min(rates):>10.0f}{max(rates):>10.0f}")
+    print(f"ratio to the lower limit: {ratio:.2f}")
+    print(
+        f"CPU per sighting: box {statistics.median(box_cpu):.0f} us, "
+        f"matcher {statistics.median(matcher_cpu):.0f} us (with association)"
+    )
+    for name, cuts in delays.items():
+        print(f"{name} at {options.rate:g}/s, ms: {cuts}")
+    print(
+        json.dumps(
+            {
+                "rows": options.rows,
+                "row_bytes": round(size),
+                "repeats": options.repeats,
+                "sqlite_rows_per_s": round(statistics.median(sqlite_rates)),
+                "grpc_rows_per_s": round(statistics.median(grpc_rates)),
+                "ours_rows_per_s": round(statistics.median(our_rates)),
+                "ratio": round(ratio, 3),
+                "box_cpu_us": round(statistics.median(box_cpu), 1),
+                "matcher_cpu_us": round(statistics.median(matcher_cpu), 1),
+                "latency_ms": delays,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
