@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -25,7 +26,8 @@ from edge.settings import default_cache_dir
 from reid import logs
 
 log = structlog.get_logger("edge")
-_STREET = "synth://street?cameras=2&people=8&seed=1&frames=600"
+_STREET = "synth://street?cameras=2&people=8&seed=1"
+_STREET_FRAMES = 400
 
 
 def run(
@@ -73,10 +75,22 @@ def _sample(config: Config) -> tuple[SourceConfig, ...]:
     if clip is not None:
         return (SourceConfig(name="sample", url=str(clip)),)
     log.warning("no public sample clip can be had here; watching our rendered street instead")
-    return tuple(
-        SourceConfig(name=f"street-{camera}", url=f"{_STREET}&camera={camera}", open_timeout_s=60.0)
-        for camera in (1, 2)
-    )
+    start = datetime.now(UTC)  # the same for both: they watch one street
+    return tuple(_rendered(camera, _cache_dir(config), start) for camera in (1, 2))
+
+
+def _rendered(camera: int, cache: Path, start: datetime) -> SourceConfig:
+    """One camera of our rendered street as a file of H.264, so that bytes can be compared."""
+    from edge.sources.scene import SceneParams, SynthScene, write_video
+
+    clip = cache / f"street-{camera}.mp4"
+    if not clip.is_file():
+        log.info(f"rendering camera {camera} of the street to {clip}")
+        cache.mkdir(parents=True, exist_ok=True)
+        part = clip.with_name(f".{clip.name}.part.mp4")
+        write_video(part, SynthScene(SceneParams.parse(_STREET)), camera, _STREET_FRAMES)
+        part.replace(clip)
+    return SourceConfig(name=f"street-{camera}", url=str(clip), start_time=start)
 
 
 def _cache_dir(config: Config) -> Path:

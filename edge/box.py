@@ -29,7 +29,7 @@ from edge.exit_codes import ExitCode
 from edge.identity import load_edge_id
 from edge.inference import InferenceThread
 from edge.live import REDRAW_S, LiveView
-from edge.model_keeper import ModelKeeper
+from edge.model_keeper import ModelEvent, ModelKeeper
 from edge.pipeline import Analysed, CameraPipeline
 from edge.preview import Preview
 from edge.refusals import CannotStart, refusals
@@ -122,7 +122,9 @@ class Box:
     # -- start -------------------------------------------------------------------------------------
 
     def _open_models(self) -> ModelKeeper:
-        keeper = ModelKeeper(config=self._config, on_fault=self._thread_died)
+        keeper = ModelKeeper(
+            config=self._config, on_event=self._on_model, on_fault=self._thread_died
+        )
         keeper.open()
         log.info(keeper.detector().licence, because=keeper.why("detector"))
         log.info(keeper.embedders()[0].licence, because=keeper.why("embedder"))
@@ -271,6 +273,14 @@ class Box:
         repeated = {"repeated": event.repeated} if event.repeated else {}
         tell(event.text, **repeated)
 
+    def _on_model(self, event: ModelEvent) -> None:
+        """A refused model is said in readyz until one of its kind is taken."""
+        name = f"model {event.kind}"
+        if event.what == "refused":
+            self._status.warn(name, f"{event.kind} {event.name} refused: {event.text}")
+        elif event.what == "taken":
+            self._status.warn(name, None)
+
     def _thread_died(self, name: str, fault: BaseException) -> None:
         if self._fault is None:
             self._fault = (name, fault)
@@ -298,6 +308,8 @@ class Box:
     def _read_delivery(self) -> DeliverySnapshot:
         spool, uplink = self._spool.counters(), self._uplink.status()
         self._status.models = self._models.describe()
+        self._status.models_taken = sum(self._models.taken.values())
+        self._status.models_refused = dict(self._models.refused)
         latencies = self._spool.latencies_ms()
         self._status.capture_to_spool.replace(latencies["capture_to_spool"])
         self._status.capture_to_ack.replace(latencies["capture_to_ack"])

@@ -23,6 +23,9 @@ MOTION_ROWS = 180  # motion is looked for in about so many rows
 # A pixel moved when it differs by so many grey levels from the background after a 5x5 blur. Over
 # sensor noise and H.264's flicker (about 8 after the blur), under clothes against a pavement.
 MOTION_LEVELS = 18.0
+# An open gate looks so often; a closed one at every frame. What moves for less than this while the
+# gate is open may be missed, and then does not prolong motion_hold_s.
+LOOK_S = 0.4
 BACKGROUND_S = 8.0  # time constant of the background: light drifts slower, a parked van stays in
 
 
@@ -55,6 +58,9 @@ class Gate:
             tracks_alive: somebody is followed.
         """
         if not self._config.motion:
+            return True
+        is_open = tracks_alive or now_s - self._moved_s <= self._config.motion_hold_s
+        if is_open and 0.0 <= now_s - self._seen_s < LOOK_S and self._shape == image.shape:
             return True
         if self._moves(image, now_s):
             self._moved_s = now_s

@@ -232,14 +232,17 @@ class CameraPipeline:
         self._selector.embedded(taken, frame.captured.seconds)
         main, *others = self._embedders
         spaces = {main.space_id: vectors}
-        if taken and others:
-            crops = crops_of(frame.image, np.stack([candidate.box for candidate in taken]))
-            for other in others:
-                spaces[other.space_id] = other.embed(crops)
+        # A bridge to an old space lives on the same budget; what it does not get goes without.
+        for other in others:
+            granted = self._budget.take(len(taken), frame.captured.seconds)
+            if granted:
+                boxes = np.stack([candidate.box for candidate in taken[:granted]])
+                spaces[other.space_id] = other.embed(crops_of(frame.image, boxes))
+                self._counts.embeddings += granted
         shots = []
         for i, candidate in enumerate(taken):
             tracker.remember(candidate.tracklet, vectors[i])
-            of_each = {space: rows[i] for space, rows in spaces.items()}
+            of_each = {space: rows[i] for space, rows in spaces.items() if i < len(rows)}
             shots.append((candidate.tracklet, _shot(frame, candidate, of_each)))
         return shots
 

@@ -145,6 +145,8 @@ class BoxStatus:
         self.capture_to_spool = Latencies()
         self.capture_to_ack = Latencies()
         self.models: dict[str, dict[str, str]] = {}
+        self.models_taken = 0
+        self.models_refused: dict[str, int] = {}
         # Set by the owner before start: how a camera's thread and the delivery stand.
         self.read_camera: Callable[[str], dict[str, Any]] = lambda name: {}
         self.read_delivery: Callable[[], DeliverySnapshot] = DeliverySnapshot
@@ -355,6 +357,15 @@ class BoxCollector(Collector):
             ("wire_bytes", delivery.wire_out, "Bytes sent to the matcher."),
         ):
             yield CounterMetricFamily(f"edge_{name}", text, value=value)
+        yield CounterMetricFamily(
+            "edge_models_taken", "Models taken over while running.", value=self._status.models_taken
+        )
+        refused = CounterMetricFamily(
+            "edge_models_refused", "New models refused, the old one stays.", labels=["reason"]
+        )
+        for reason, count in self._status.models_refused.items():
+            refused.add_metric([reason], count)
+        yield refused
         skipped = CounterMetricFamily(
             "edge_sightings_skipped", "Rows dropped from the spool.", labels=["reason"]
         )
