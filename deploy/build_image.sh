@@ -5,8 +5,9 @@
 #
 #   ENGINE=docker|buildah  instead of finding out
 #   EDGE_MODELS_DIR        models to mount at /models; needed until weights are inside
-#   PIP_CONF, CA_BUNDLE    a package index of your own and its certificates, for building only;
-#                          the certificates appear as /etc/ssl/build-ca.pem
+#   PIP_CONF, CA_BUNDLE    a package index of your own and its certificates, for building only: they
+#                          stay out of the image. Unset: what pip on this machine uses. The
+#                          certificates appear as /etc/ssl/build-ca.pem
 #   MIRRORS                folders with packages that PIP_CONF names (buildah only)
 #   SECONDS_TO_RUN         how long the box runs (25)
 #   MAX_EDGE_MB            how large the box's image may be, unpacked (600)
@@ -36,10 +37,6 @@ elif ! ls models/weights/*.onnx >/dev/null 2>&1; then
   die "no models: set EDGE_MODELS_DIR to a folder with a detector and an embedder"
 fi
 
-secrets=()
-[ -n "${PIP_CONF:-}" ] && secrets+=(--secret "id=pip_conf,src=$(realpath "$PIP_CONF")")
-[ -n "${CA_BUNDLE:-}" ] && secrets+=(--secret "id=ca_bundle,src=$(realpath "$CA_BUNDLE")")
-
 results=$(mktemp -d)
 chmod 755 "$results"
 cleanup=()
@@ -48,6 +45,19 @@ on_exit() {
   rm -rf "$results"
 }
 trap on_exit EXIT
+
+pip_conf=${PIP_CONF:-} ca_bundle=${CA_BUNDLE:-} mirrors=${MIRRORS:-}
+if [ -z "$pip_conf" ]; then
+  while read -r what path; do
+    case $what in
+      ca) ca_bundle=${ca_bundle:-$path} ;;
+      folder) mirrors="$mirrors $path" ;;
+    esac
+  done < <(python3 deploy/pip_settings.py "$results")
+  pip_conf=$results/pip.conf
+fi
+secrets=(--secret "id=pip_conf,src=$(realpath "$pip_conf")")
+[ -n "$ca_bundle" ] && secrets+=(--secret "id=ca_bundle,src=$(realpath "$ca_bundle")")
 
 # ---- the two engines: build TARGET, size TARGET, inside TARGET COMMAND, background, foreground ----
 if [ "$engine" = docker ]; then
@@ -70,7 +80,7 @@ else
   mkdir -p "$work"
   buildah() { command buildah --root "$work/store" --runroot "$work/run" "$@"; }
   mounts=()
-  for folder in ${MIRRORS:-}; do mounts+=(-v "$folder:$folder:ro"); done
+  for folder in $mirrors; do mounts+=(-v "$folder:$folder:ro"); done
   if ! buildah inspect --type image "$base" >/dev/null 2>&1 && ! buildah pull -q "$base" >/dev/null 2>&1; then
     say "no registry answers: making $base of Debian's own packages"
     rm -rf "$work/base"
