@@ -11,186 +11,44 @@ Threads: everything runs in the event loop; the ledger calls back into it.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
-from matcher.clocks import BootClock, ClockEstimate, HeartbeatMemory
+from matcher.box_stream import BoxStream, goodbye_name
+from matcher.clocks import ClockEstimate
 from matcher.config import LimitsConfig
 from matcher.edges import EdgeBook, EdgeState
 from matcher.errors import MatcherError, StorageFull
+from matcher.greeting import binding_problem, hello_problem, hole_text, largest
+from matcher.heartbeats import Heartbeats
+from matcher.ingest_metrics import IngestMetrics
 from matcher.ledger import Ledger
 from matcher.schema import EntryKind
 from matcher.store import Appended, KnownKeys, LedgerStore
-from matcher.streams import RateLimit, StreamBook
-from matcher.validate import BatchCheck
+from matcher.streams import StreamBook
 from reid import SOFTWARE, WIRE_VERSION
 from reid.clock import Clock
 from reid.limits import (
     BATCH_SIGHTINGS,
     DEAD_AFTER_S,
-    DIMENSION,
     MESSAGE_BYTES,
     RANGES,
     STRING_BYTES,
     is_writer_id,
 )
-from reid.ranges import KeyRanges, RangeSet
-from reid.tls import Peer, peer_from_context
+from reid.ranges import KeyRanges
+from reid.tls import peer_from_context
 from reid.v1 import ingest_pb2, ingest_pb2_grpc
 from reid.v1.ingest_pb2 import GoodbyeReason, StreamRequest, StreamResponse
 from reid.v1.sighting_pb2 import Key
 
-MAX_WELCOME_RANGES = 4096  # as the contract says of Welcome.committed and Welcome.skipped
-MAX_SPACES = 16
-BOOTS_KEPT = 4096  # clocks remembered, all boxes together; the log has what left
 NS = 1_000_000_000
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 _log = structlog.get_logger("ingest")
-
-
-class IngestMetrics:
-    """Counters of the ingest path."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.sightings = Counter(
-            "reid_matcher_sightings",
-            "Sightings received, by what became of them",
-            ["result"],
-            registry=registry,
-        )
-        self.streams = Gauge("reid_matcher_streams", "Open streams of boxes", registry=registry)
-        self.goodbyes = Counter(
-            "reid_matcher_goodbyes",
-            "Streams ended by us, by reason",
-            ["reason"],
-            registry=registry,
-        )
-        self.refused = Counter(
-            "reid_matcher_refused_hellos",
-            "Hellos refused for good, by status code",
-            ["code"],
-            registry=registry,
-        )
-        self.batches = Counter(
-            "reid_matcher_batches", "Batches received, by lane", ["lane"], registry=registry
-        )
-        self.commit_s = Histogram(
-            "reid_matcher_commit_seconds",
-            "From the arrival of a batch to its commit",
-            registry=registry,
-            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
-        )
-        self.unknown = Counter(
-            "reid_matcher_unknown_messages",
-            "Messages of a newer contract, ignored",
-            registry=registry,
-        )
-        self.stored = self.sightings.labels("stored")
-        self.by_lane = {
-            ingest_pb2.LANE_UNSPECIFIED: self.batches.labels("backlog"),
-            ingest_pb2.LANE_BACKLOG: self.batches.labels("backlog"),
-            ingest_pb2.LANE_LIVE: self.batches.labels("live"),
-        }
-
-
-class BoxStream:
-    """One open stream: what waits to be sent, and what is in flight. Event loop only.
-
-    Attributes:
-        box: (site, edge_id).
-        unfinished: older writers of the box whose held rows are still to come.
-        heard_ns: monotonic time of the last message.
-    """
-
-    def __init__(
-        self,
-        *,
-        hello: ingest_pb2.Hello,
-        limits: LimitsConfig,
-        now_ns: int,
-        estimate: Callable[[str], ClockEstimate | None],
-    ) -> None:
-        self.box = (hello.site, hello.edge_id)
-        self.process_id = hello.process_id or hello.writer_id
-        self.writer_id = hello.writer_id
-        self.boot_id = hello.boot_id
-        self.check = BatchCheck(
-            site=hello.site,
-            edge_id=hello.edge_id,
-            spaces={space.space_id: space.dimension for space in hello.spaces},
-            boot_id=hello.boot_id,
-            estimate=estimate,
-        )
-        self.rate = RateLimit(limits.sightings_per_s)
-        self.heartbeats = HeartbeatMemory()
-        self.unfinished: dict[str, RangeSet] = {}
-        self.heard_ns = now_ns
-        self.window = limits.window_sightings
-        self.in_flight = 0
-        self.goodbye: ingest_pb2.Goodbye | None = None
-        self._bound = 2 * limits.window_sightings
-        self._out: deque[StreamResponse] = deque()
-        self._acks = KeyRanges()
-        self._wake = asyncio.Event()
-        self._free = asyncio.Event()
-        self._free.set()
-
-    def send(self, message: StreamResponse) -> None:
-        """Queue a message; after Goodbye nothing is queued but acks."""
-        if self.goodbye is None:
-            self._out.append(message)
-            self._wake.set()
-
-    def end(self, reason: GoodbyeReason, message: str, *, retry_after_s: float) -> bool:
-        """Say Goodbye after the acks of what is in flight; False where it was said before."""
-        if self.goodbye is not None:
-            return False
-        self.goodbye = ingest_pb2.Goodbye(
-            reason=reason,
-            message=message,
-            retry_after_s=retry_after_s,
-        )
-        self._wake.set()
-        return True
-
-    def submitted(self, rows: int) -> None:
-        """Rows went to the ledger."""
-        self.in_flight += rows
-        if self.in_flight >= self._bound:
-            self._free.clear()
-
-    def settled(self, rows: int, acked: KeyRanges | None) -> None:
-        """The ledger answered for rows."""
-        self.in_flight -= rows
-        if self.in_flight < self._bound:
-            self._free.set()
-        if acked is not None:
-            self._acks.update(acked)
-        self._wake.set()
-
-    async def readable(self) -> None:
-        """Wait until fewer rows are in flight than are bounded."""
-        await self._free.wait()
-
-    async def outgoing(self) -> AsyncIterator[StreamResponse]:
-        """What to send, until after Goodbye."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._out:
-                yield self._out.popleft()
-            if self._acks:
-                ranges, self._acks = self._acks.messages(), KeyRanges()
-                for start in range(0, len(ranges), RANGES):
-                    yield StreamResponse(ack=ingest_pb2.Ack(ranges=ranges[start : start + RANGES]))
-            if self.goodbye is not None and self.in_flight == 0 and not self._acks:
-                yield StreamResponse(goodbye=self.goodbye)
-                return
 
 
 class IngestService(ingest_pb2_grpc.IngestServiceServicer):
@@ -202,13 +60,13 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         ledger: Ledger,
         edges: EdgeBook,
         limits: LimitsConfig,
-        retention_ns: Any,
+        retention_ns: Callable[[str], int],
         clock: Clock,
         registry: CollectorRegistry,
     ) -> None:
         """
         Args:
-            retention_ns: callable, site -> age in ns at which sightings are deleted.
+            retention_ns: site -> age in nanoseconds at which sightings are deleted.
         """
         self._ledger = ledger
         self._edges = edges
@@ -216,7 +74,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         self._retention_ns = retention_ns
         self._clock = clock
         self._streams: StreamBook[BoxStream] = StreamBook()
-        self._boots: OrderedDict[tuple[str, str, str], BootClock] = OrderedDict()
+        self._heartbeats = Heartbeats(edges=edges, clock=clock, note=self._note_clock)
         self._open: set[BoxStream] = set()
         self._closing: tuple[str, float] | None = None
         self.metrics = IngestMetrics(registry)
@@ -277,7 +135,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             hello=hello,
             limits=self._limits,
             now_ns=self._clock.monotonic_nanos(),
-            estimate=lambda boot_id: self._estimate(hello.site, hello.edge_id, boot_id),
+            estimate=lambda boot: self._heartbeats.estimate(hello.site, hello.edge_id, boot),
         )
         if not await self._admit(stream, hello, context):
             return
@@ -367,7 +225,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         if refusal is None:
             return True
         reason, text, wait_s = refusal
-        self.metrics.goodbyes.labels(_goodbye_name(reason)).inc()
+        self.metrics.goodbyes.labels(goodbye_name(reason)).inc()
         _log.warning("hello put off", site=stream.box[0], edge=stream.box[1], why=text)
         goodbye = ingest_pb2.Goodbye(
             reason=reason,
@@ -418,11 +276,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         if not hole:
             state.alarms.pop("hole", None)
             return
-        text = (
-            f"{len(hole)} sightings were issued by the box, are not in this ledger, and the box "
-            f"no longer holds them (first: {hole.messages()[0].writer_id[:8]}…/"
-            f"{hole.messages()[0].first}); was the ledger restored from an old backup?"
-        )
+        text = hole_text(hole)
         if state.alarms.get("hole") != text:
             _log.error("hole", site=state.site, edge=state.edge_id, what=text)
         state.alarm("hole", text)
@@ -487,7 +341,8 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
                 case "batch":
                     await self._batch(stream, message.batch)
                 case "heartbeat":
-                    self._heartbeat(stream, message.heartbeat)
+                    reply = self._heartbeats.answer(stream, message.heartbeat)
+                    stream.send(StreamResponse(heartbeat_reply=reply))
                 case "skipped":
                     self._skipped(stream, message.skipped)
                 case "hello":
@@ -637,67 +492,10 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
 
     # --- the rest ---------------------------------------------------------------------------------
 
-    def _heartbeat(self, stream: BoxStream, beat: ingest_pb2.Heartbeat) -> None:
-        received = self._clock.unix_nanos()
-        boot = self._boot(*stream.box, beat.boot_id or stream.boot_id)
-        t1 = beat.monotonic_nanos
-        if t1 > 0:
-            boot.one_way(t1, received)
-        answer = stream.heartbeats.returned(beat.reply_to_monotonic_nanos)
-        if answer is not None:
-            boot.exchange(
-                beat.reply_to_monotonic_nanos, *answer, beat.reply_received_monotonic_nanos
-            )
-        state = self._edges.get(*stream.box)
-        state.last_heard_ns = received
-        state.backlog = beat.backlog_sightings
-        state.lag_s = beat.lag_s
-        state.spool_bytes = beat.spool_bytes
-        state.lost_before_spool = beat.lost_before_spool
-        state.skipped_by_cap = beat.skipped_by_cap
-        self._learn(stream, boot, beat, state)
-        replied = self._clock.unix_nanos()
-        stream.heartbeats.answered(t1, received, replied)
-        stream.send(
-            StreamResponse(
-                heartbeat_reply=ingest_pb2.HeartbeatReply(
-                    sent_unix_nanos=beat.unix_nanos,
-                    received_unix_nanos=received,
-                    replied_unix_nanos=replied,
-                    sent_monotonic_nanos=t1,
-                )
-            )
-        )
-
-    def _learn(
-        self, stream: BoxStream, boot: BootClock, beat: ingest_pb2.Heartbeat, state: EdgeState
-    ) -> None:
-        estimate = boot.current
-        if estimate is None:
-            return
-        # The box's UTC against ours, for people: what NTP on the box would have to mend.
-        state.clock_offset_ms = (beat.unix_nanos - estimate.utc(beat.monotonic_nanos)) / 1e6
-        state.clock_uncertainty_ms = estimate.uncertainty_ns / 1e6
-        news = boot.worth_noting()
-        if news is not None:
-            site, edge_id = stream.box
-            body = news.as_dict()
-            now = self._clock.unix_nanos()
-            self._quietly(lambda store: store.note(EntryKind.CLOCK, site, edge_id, body, now))
-
-    def _estimate(self, site: str, edge_id: str, boot_id: str) -> ClockEstimate | None:
-        boot = self._boots.get((site, edge_id, boot_id))
-        return None if boot is None else boot.current
-
-    def _boot(self, site: str, edge_id: str, boot_id: str) -> BootClock:
-        name = (site, edge_id, boot_id[:STRING_BYTES])
-        known = self._boots.get(name)
-        if known is None:
-            known = self._boots[name] = BootClock(name[2])
-        self._boots.move_to_end(name)
-        while len(self._boots) > BOOTS_KEPT:
-            self._boots.popitem(last=False)
-        return known
+    def _note_clock(self, site: str, edge_id: str, estimate: ClockEstimate) -> None:
+        body = estimate.as_dict()
+        now = self._clock.unix_nanos()
+        self._quietly(lambda store: store.note(EntryKind.CLOCK, site, edge_id, body, now))
 
     def _skipped(self, stream: BoxStream, skipped: ingest_pb2.Skipped) -> None:
         site, edge_id = stream.box
@@ -751,67 +549,8 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         self, stream: BoxStream, reason: GoodbyeReason, message: str, retry_after_s: float
     ) -> None:
         if stream.end(reason, message, retry_after_s=retry_after_s):
-            self.metrics.goodbyes.labels(_goodbye_name(reason)).inc()
+            self.metrics.goodbyes.labels(goodbye_name(reason)).inc()
 
     def _reason(self, stream: BoxStream) -> str:
         goodbye = stream.goodbye
-        return _goodbye_name(goodbye.reason) if goodbye and goodbye.reason else "closed by the box"
-
-
-def hello_problem(hello: ingest_pb2.Hello, limits: LimitsConfig) -> str:
-    """What is wrong with a Hello, in words; empty where nothing is."""
-    for name in ("edge_id", "site"):
-        size = len(getattr(hello, name).encode())
-        if not 1 <= size <= STRING_BYTES:
-            return f"{name}: {size} bytes; 1 to {STRING_BYTES} are allowed"
-    if not is_writer_id(hello.writer_id):
-        return "writer_id: not 32 lower-case hexadecimal digits"
-    if len(hello.boot_id.encode()) > STRING_BYTES or len(hello.process_id.encode()) > STRING_BYTES:
-        return f"boot_id, process_id: more than {STRING_BYTES} bytes"
-    if len(hello.cameras) > limits.cameras:
-        return f"{len(hello.cameras)} cameras; at most {limits.cameras} a box are taken"
-    names = [camera.name for camera in hello.cameras]
-    if len(set(names)) < len(names):
-        return "cameras: a name stands twice"
-    if any(not 1 <= len(name.encode()) <= STRING_BYTES for name in names):
-        return f"cameras: a name is empty or over {STRING_BYTES} bytes"
-    if len(hello.spaces) > MAX_SPACES:
-        return f"{len(hello.spaces)} spaces; at most {MAX_SPACES}"
-    for space in hello.spaces:
-        if not 1 <= space.dimension <= DIMENSION:
-            return f"space {space.space_id!r}: dimension {space.dimension}; 1 to {DIMENSION}"
-        if not 1 <= len(space.space_id.encode()) <= STRING_BYTES:
-            return f"spaces: an id is empty or over {STRING_BYTES} bytes"
-    for one in [*hello.held, *hello.issued]:
-        if one.last >= one.first and (not is_writer_id(one.writer_id) or one.last >= 1 << 63):
-            return "held, issued: a range that no key can lie in"
-    return ""
-
-
-def binding_problem(hello: ingest_pb2.Hello, peer: Peer | None) -> str:
-    """Whether the certificate allows this Hello; empty where it does or the line is plain."""
-    if peer is None:
-        return ""
-    if not peer.is_box:
-        return f"certificate {peer.name!r} is not a box's; edge-match certs box makes one"
-    if (peer.site, peer.edge_id) != (hello.site, hello.edge_id):
-        return (
-            f"the certificate is of box {peer.edge_id!r} at site {peer.site!r}, Hello says "
-            f"{hello.edge_id!r} at {hello.site!r}; set --site and --edge-id, or make a "
-            "certificate for that name"
-        )
-    return ""
-
-
-def largest(keys: KeyRanges) -> list[Any]:
-    """The ranges of a set, at most MAX_WELCOME_RANGES, the smallest left out."""
-    messages = keys.messages()
-    if len(messages) <= MAX_WELCOME_RANGES:
-        return messages
-    messages.sort(key=lambda one: one.first - one.last)
-    return messages[:MAX_WELCOME_RANGES]
-
-
-def _goodbye_name(reason: GoodbyeReason) -> str:
-    name = ingest_pb2.GoodbyeReason.Name(reason)
-    return name.removeprefix("GOODBYE_REASON_").lower()
+        return goodbye_name(goodbye.reason) if goodbye and goodbye.reason else "closed by the box"

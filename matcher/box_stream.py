@@ -1,0 +1,122 @@
+"""One open stream of a box: what waits to be sent, what is in flight, when it ends.
+
+Promise: an ack is queued only by `settled`, after the ledger's commit; Goodbye is the last message
+and comes after the acks of all that is in flight. Full: `readable` waits while twice the window is
+in flight. Event loop only; no socket: the service reads and writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from matcher.clocks import ClockEstimate, HeartbeatMemory
+from matcher.config import LimitsConfig
+from matcher.streams import RateLimit
+from matcher.validate import BatchCheck
+from reid.limits import RANGES
+from reid.ranges import KeyRanges, RangeSet
+from reid.v1 import ingest_pb2
+from reid.v1.ingest_pb2 import GoodbyeReason, StreamResponse
+
+
+class BoxStream:
+    """See the module's text.
+
+    Attributes:
+        box: (site, edge_id).
+        unfinished: older writers of the box whose held rows are still to come.
+        heard_ns: monotonic time of the last message.
+    """
+
+    def __init__(
+        self,
+        *,
+        hello: ingest_pb2.Hello,
+        limits: LimitsConfig,
+        now_ns: int,
+        estimate: Callable[[str], ClockEstimate | None],
+    ) -> None:
+        self.box = (hello.site, hello.edge_id)
+        self.process_id = hello.process_id or hello.writer_id
+        self.writer_id = hello.writer_id
+        self.boot_id = hello.boot_id
+        self.check = BatchCheck(
+            site=hello.site,
+            edge_id=hello.edge_id,
+            spaces={space.space_id: space.dimension for space in hello.spaces},
+            boot_id=hello.boot_id,
+            estimate=estimate,
+        )
+        self.rate = RateLimit(limits.sightings_per_s)
+        self.heartbeats = HeartbeatMemory()
+        self.unfinished: dict[str, RangeSet] = {}
+        self.heard_ns = now_ns
+        self.window = limits.window_sightings
+        self.in_flight = 0
+        self.goodbye: ingest_pb2.Goodbye | None = None
+        self._bound = 2 * limits.window_sightings
+        self._out: deque[StreamResponse] = deque()
+        self._acks = KeyRanges()
+        self._wake = asyncio.Event()
+        self._free = asyncio.Event()
+        self._free.set()
+
+    def send(self, message: StreamResponse) -> None:
+        """Queue a message; after Goodbye nothing is queued but acks."""
+        if self.goodbye is None:
+            self._out.append(message)
+            self._wake.set()
+
+    def end(self, reason: GoodbyeReason, message: str, *, retry_after_s: float) -> bool:
+        """Say Goodbye after the acks of what is in flight; False where it was said before."""
+        if self.goodbye is not None:
+            return False
+        self.goodbye = ingest_pb2.Goodbye(
+            reason=reason,
+            message=message,
+            retry_after_s=retry_after_s,
+        )
+        self._wake.set()
+        return True
+
+    def submitted(self, rows: int) -> None:
+        """Rows went to the ledger."""
+        self.in_flight += rows
+        if self.in_flight >= self._bound:
+            self._free.clear()
+
+    def settled(self, rows: int, acked: KeyRanges | None) -> None:
+        """The ledger answered for rows."""
+        self.in_flight -= rows
+        if self.in_flight < self._bound:
+            self._free.set()
+        if acked is not None:
+            self._acks.update(acked)
+        self._wake.set()
+
+    async def readable(self) -> None:
+        """Wait until fewer rows are in flight than are bounded."""
+        await self._free.wait()
+
+    async def outgoing(self) -> AsyncIterator[StreamResponse]:
+        """What to send, until after Goodbye."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._out:
+                yield self._out.popleft()
+            if self._acks:
+                ranges, self._acks = self._acks.messages(), KeyRanges()
+                for start in range(0, len(ranges), RANGES):
+                    yield StreamResponse(ack=ingest_pb2.Ack(ranges=ranges[start : start + RANGES]))
+            if self.goodbye is not None and self.in_flight == 0 and not self._acks:
+                yield StreamResponse(goodbye=self.goodbye)
+                return
+
+
+def goodbye_name(reason: GoodbyeReason) -> str:
+    """A reason in one lower-case word, for metrics and logs."""
+    name = ingest_pb2.GoodbyeReason.Name(reason)
+    return name.removeprefix("GOODBYE_REASON_").lower()

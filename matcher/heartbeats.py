@@ -1,0 +1,96 @@
+"""Heartbeats of all boxes: answered, their clocks learned, their state kept for people.
+
+Promise: what is learned of a boot's clock is handed to `note` when it says more than before, so
+that it becomes an entry of the log; `estimate` is what is believed now. Event loop only.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from matcher.box_stream import BoxStream
+from matcher.clocks import BootClock, ClockEstimate
+from matcher.edges import EdgeBook, EdgeState
+from reid.clock import Clock
+from reid.limits import STRING_BYTES
+from reid.v1 import ingest_pb2
+
+BOOTS_KEPT = 4096  # clocks remembered, all boxes together; the log has what left
+
+
+class Heartbeats:
+    """Answers heartbeats and learns from them."""
+
+    def __init__(
+        self,
+        *,
+        edges: EdgeBook,
+        clock: Clock,
+        note: Callable[[str, str, ClockEstimate], None],
+    ) -> None:
+        """
+        Args:
+            note: (site, edge_id, estimate): writes an entry of the log.
+        """
+        self._edges = edges
+        self._clock = clock
+        self._note = note
+        self._boots: OrderedDict[tuple[str, str, str], BootClock] = OrderedDict()
+
+    def answer(self, stream: BoxStream, beat: ingest_pb2.Heartbeat) -> ingest_pb2.HeartbeatReply:
+        """Take a heartbeat; what to reply."""
+        received = self._clock.unix_nanos()
+        boot = self._boot(*stream.box, beat.boot_id or stream.boot_id)
+        t1 = beat.monotonic_nanos
+        if t1 > 0:
+            boot.one_way(t1, received)
+        known = stream.heartbeats.returned(beat.reply_to_monotonic_nanos)
+        if known is not None:
+            boot.exchange(
+                beat.reply_to_monotonic_nanos, *known, beat.reply_received_monotonic_nanos
+            )
+        state = self._edges.get(*stream.box)
+        state.last_heard_ns = received
+        state.backlog = beat.backlog_sightings
+        state.lag_s = beat.lag_s
+        state.spool_bytes = beat.spool_bytes
+        state.lost_before_spool = beat.lost_before_spool
+        state.skipped_by_cap = beat.skipped_by_cap
+        self._learn(stream, boot, beat, state)
+        replied = self._clock.unix_nanos()
+        stream.heartbeats.answered(t1, received, replied)
+        return ingest_pb2.HeartbeatReply(
+            sent_unix_nanos=beat.unix_nanos,
+            received_unix_nanos=received,
+            replied_unix_nanos=replied,
+            sent_monotonic_nanos=t1,
+        )
+
+    def estimate(self, site: str, edge_id: str, boot_id: str) -> ClockEstimate | None:
+        """What is believed of a boot's clock."""
+        boot = self._boots.get((site, edge_id, boot_id))
+        return None if boot is None else boot.current
+
+    def _learn(
+        self, stream: BoxStream, boot: BootClock, beat: ingest_pb2.Heartbeat, state: EdgeState
+    ) -> None:
+        estimate = boot.current
+        if estimate is None:
+            return
+        # The box's UTC against ours, for people: what NTP on the box would have to mend.
+        state.clock_offset_ms = (beat.unix_nanos - estimate.utc(beat.monotonic_nanos)) / 1e6
+        state.clock_uncertainty_ms = estimate.uncertainty_ns / 1e6
+        news = boot.worth_noting()
+        if news is not None:
+            self._note(*stream.box, news)
+
+    def _boot(self, site: str, edge_id: str, boot_id: str) -> BootClock:
+        name = (site, edge_id, boot_id[:STRING_BYTES])
+        known = self._boots.get(name)
+        if known is None:
+            known = self._boots[name] = BootClock(name[2])
+        self._boots.move_to_end(name)
+        while len(self._boots) > BOOTS_KEPT:
+            self._boots.popitem(last=False)
+        return known
