@@ -12,7 +12,7 @@ each commit and at each ack:
     python -m tests.faults.box --data-dir D --matcher HOST:PORT --journal FILE --control FILE
 
 The control file is a JSON object, read again and again: {"rate": rows per second, "shuffle": share
-of batches that are sent twice or late}. SIGTERM drains the queue (not the spool) and exits 0.
+of batches that are sent twice or late, "cameras": which of them see somebody}. SIGTERM drains the queue (not the spool) and exits 0.
 """
 
 from __future__ import annotations
@@ -133,6 +133,7 @@ class Control:
         self._read_s = 0.0
         self.rate = rate
         self.shuffle = 0.0
+        self.cameras = [0, 1, 2, 3]
 
     def refresh(self) -> None:
         """Take what stands there now; a half-written file is read again later."""
@@ -146,6 +147,7 @@ class Control:
             return
         self.rate = float(found.get("rate", self.rate))
         self.shuffle = float(found.get("shuffle", 0.0))
+        self.cameras = list(found.get("cameras", self.cameras))
 
 
 def plant(bug: str, data_dir: Path, spool: Spool) -> None:
@@ -180,6 +182,7 @@ def main() -> int:
     parser.add_argument("--max-bytes", type=int, default=3 << 20)
     parser.add_argument("--ballast-bytes", type=int, default=1 << 20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--acked-keep-s", type=float, default=86400.0)
     parser.add_argument("--plant", default="")
     options = parser.parse_args()
     stop = threading.Event()
@@ -188,7 +191,11 @@ def main() -> int:
     control = Control(options.control, options.rate)
     clock = SystemClock()
     spool = Spool(
-        config=SpoolConfig(max_bytes=options.max_bytes, ballast_bytes=options.ballast_bytes),
+        config=SpoolConfig(
+            max_bytes=options.max_bytes,
+            ballast_bytes=options.ballast_bytes,
+            acked_keep_s=options.acked_keep_s,
+        ),
         data_dir=options.data_dir,
         clock=clock,
     )
@@ -219,11 +226,13 @@ def main() -> int:
     )
     uplink.start()
     journal.write(["R"])
-    walkers = iter(Walkers(spool.writer_id, seed=options.seed, boot_id=clock.boot_id))
+    people = Walkers(spool.writer_id, seed=options.seed, boot_id=clock.boot_id)
+    walkers = iter(people)
     lost = 0
     due = time.monotonic()
     while not stop.is_set():
         control.refresh()
+        people.active = control.cameras
         if control.rate <= 0:
             stop.wait(0.05)
             due = time.monotonic()

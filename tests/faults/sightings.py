@@ -48,7 +48,7 @@ class Walkers:
             variants={SPACE: VARIANT},
         )
         self._random = np.random.default_rng(seed)
-        self._cameras = cameras
+        self.active = list(range(cameras))  # cameras that see somebody now
         self._shots = shots
         self._number = 0
 
@@ -57,7 +57,7 @@ class Walkers:
             self._number += 1
             first = self._now()
             revisions = int(self._random.integers(1, 4))
-            camera = f"camera-{self._number % self._cameras}"
+            camera = f"camera-{self.active[self._number % len(self.active)]}"
             for revision in range(1, revisions + 1):
                 yield self._sighting(camera, first, final=revision == revisions)
 

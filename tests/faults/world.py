@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,10 +105,17 @@ class World:
         if self._mounted:
             subprocess.run(["umount", "-l", str(self.folder / "disk")], check=False)
 
-    def set_control(self, *, rate: float = RATE, shuffle: float = 0.0) -> None:
+    def box_options(self) -> list[str]:
+        """Flags of the box that another world may change."""
+        return ["--max-bytes", str(SPOOL_BYTES)]
+
+    def set_control(
+        self, *, rate: float = RATE, shuffle: float = 0.0, cameras: Sequence[int] = (0, 1, 2, 3)
+    ) -> None:
         """What the running box does from now on."""
         part = self.control.with_suffix(".part")
-        part.write_text(json.dumps({"rate": rate, "shuffle": shuffle}))
+        wanted = {"rate": rate, "shuffle": shuffle, "cameras": list(cameras)}
+        part.write_text(json.dumps(wanted))
         part.rename(self.control)
 
     def _environment(self, who: str) -> dict[str, str]:
@@ -164,7 +171,7 @@ class World:
                     sys.executable, "-m", "tests.faults.box", "--data-dir", str(folder),
                     "--matcher", self.proxy.address, "--journal", str(journal),
                     "--control", str(self.control), "--rate", str(RATE),
-                    "--max-bytes", str(SPOOL_BYTES), "--seed", str(self._starts),
+                    "--seed", str(self._starts), *self.box_options(),
                     "--plant", self.plant if self.plant != "early-ack" else "",
                 ],
                 stdout=log, stderr=log, cwd=ROOT, env=self._environment("box"),

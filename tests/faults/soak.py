@@ -1,0 +1,138 @@
+"""A day of a box's delivery at an accelerated pace: does anything grow?
+
+    python -m tests.faults.soak --hours 24 --speed 240 --out out/soak
+
+Four cameras' worth of sightings (one camera dead, one flapping every simulated quarter of an hour)
+go through the real spool and uplink to a real matcher; the link is cut for a simulated quarter of
+an hour now and then. Sampled: resident memory, open files and threads of both processes, and the
+spool's size. Acked rows are kept for the same share of the day as by default. The cameras
+themselves, video and networks, are not part of it. Writes a CSV and a plot; the last line is one
+JSON object with the slope of each series per simulated hour, after the first quarter of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from tests.faults.proxy import Behaviour
+from tests.faults.world import World
+
+QUARTER_S = 900.0
+PER_CAMERA_PER_S = 0.5  # simulated: a lively entrance
+SERIES = ("box_rss_mb", "box_files", "box_threads", "matcher_rss_mb", "matcher_files", "spool_mb")
+
+
+class SoakWorld(World):
+    """The world of the fault harness, with a large spool on an ordinary disk."""
+
+    acked_keep_s = 86400.0
+
+    def box_options(self) -> list[str]:
+        """What this box has other than the fault harness's."""
+        return ["--max-bytes", str(1 << 30), "--acked-keep-s", str(self.acked_keep_s)]
+
+
+def sample(world: World, hours: float) -> dict[str, float]:
+    """One row of the table."""
+    assert world.box is not None
+    assert world.matcher is not None
+    box, matcher = psutil.Process(world.box.pid), psutil.Process(world.matcher.pid)
+    spool = sum(f.stat().st_size for f in world.box_dir.glob("spool.sqlite*"))
+    return {
+        "hours": round(hours, 3),
+        "box_rss_mb": box.memory_info().rss / 1e6,
+        "box_files": box.num_fds(),
+        "box_threads": box.num_threads(),
+        "matcher_rss_mb": matcher.memory_info().rss / 1e6,
+        "matcher_files": matcher.num_fds(),
+        "spool_mb": spool / 1e6,
+    }
+
+
+def soak(folder: Path, *, hours: float, speed: float) -> tuple[list[dict[str, float]], World]:
+    """Run it; returns the samples."""
+    world = SoakWorld(folder, seed=1, tmpfs=False)
+    world.acked_keep_s = 86400.0 / speed
+    samples: list[dict[str, float]] = []
+    with world:
+        began = time.monotonic()
+        quarter = -1
+        while True:
+            simulated_s = (time.monotonic() - began) * speed
+            if simulated_s >= hours * 3600:
+                break
+            if int(simulated_s // QUARTER_S) != quarter:
+                quarter = int(simulated_s // QUARTER_S)
+                # Camera 3 is dead; camera 2 flaps; every fifth quarter the link is down.
+                cameras = [0, 1, 2] if quarter % 2 else [0, 1]
+                rate = PER_CAMERA_PER_S * len(cameras) * speed
+                world.set_control(rate=rate, cameras=cameras)
+                world.proxy.set(Behaviour(cut=quarter % 5 == 4))
+            samples.append(sample(world, simulated_s / 3600))
+            time.sleep(max(0.05, QUARTER_S / 3 / speed))
+        verdict = world.settle()
+        assert verdict.holds, verdict.problems
+        print(f"captured {verdict.captured}, acked {verdict.acked}, lost {verdict.lost}")
+    return samples, world
+
+
+def slopes(samples: list[dict[str, float]]) -> dict[str, float]:
+    """Change per simulated hour, by least squares, after the first quarter of the run."""
+    rest = samples[len(samples) // 4 :]
+    hours = np.array([row["hours"] for row in rest])
+    return {
+        name: round(float(np.polyfit(hours, np.array([row[name] for row in rest]), 1)[0]), 4)
+        for name in SERIES
+    }
+
+
+def plot(samples: list[dict[str, float]], path: Path) -> None:
+    """One panel per series."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(3, 2, figsize=(10, 8), sharex=True)
+    for name, panel in zip(SERIES, panels.flat, strict=True):
+        panel.plot([row["hours"] for row in samples], [row[name] for row in samples])
+        panel.set_title(name)
+        panel.set_ylim(bottom=0)
+    for panel in panels[-1]:
+        panel.set_xlabel("simulated hours")
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--hours", type=float, default=24.0, help="simulated")
+    parser.add_argument("--speed", type=float, default=240.0, help="simulated seconds a second")
+    parser.add_argument("--out", type=Path, required=True, help="folder for table, plot and files")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True)
+    samples, _ = soak(options.out / "world", hours=options.hours, speed=options.speed)
+    with (options.out / "soak.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=["hours", *SERIES])
+        writer.writeheader()
+        writer.writerows(samples)
+    plot(samples, options.out / "soak.png")
+    found = slopes(samples)
+    for name, slope in found.items():
+        values = [row[name] for row in samples]
+        print(f"{name:<16} {min(values):8.1f} .. {max(values):8.1f}   {slope:+.4f} per hour")
+    print(json.dumps({"hours": options.hours, "speed": options.speed, "slope_per_hour": found}))
+    return 0 if abs(found["box_rss_mb"]) <= 1.0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
