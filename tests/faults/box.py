@@ -12,7 +12,8 @@ each commit and at each ack:
     python -m tests.faults.box --data-dir D --matcher HOST:PORT --journal FILE --control FILE
 
 The control file is a JSON object, read again and again: {"rate": rows per second, "shuffle": share
-of batches that are sent twice or late, "cameras": which of them see somebody}. SIGTERM drains the queue (not the spool) and exits 0.
+of batches that are sent twice or late, "cameras": which of them see somebody}. SIGTERM drains the
+queue (not the spool) and exits 0.
 """
 
 from __future__ import annotations
