@@ -332,6 +332,10 @@ class MatcherServer:
             degraded.append(str(self._ledger.fault))
         if self._ledger.full:
             degraded.append("the disk of the ledger is full; boxes keep their sightings")
+        if self._worker is not None and self._worker.left_out:
+            degraded.append(
+                f"association left out {len(self._worker.left_out)} entries that it failed at"
+            )
         if self._tls_problem:
             degraded.append(self._tls_problem)
         insecure = self._config.tls.insecure and self._certificates is None
@@ -342,7 +346,9 @@ class MatcherServer:
             for edge in self._edges.all()
             if edge.alarms
         }
-        blocking = [text for text in degraded if "--insecure" not in text]
+        blocking = [
+            text for text in degraded if "--insecure" not in text and "left out" not in text
+        ]
         return {
             "ready": not blocking and not self._stopped,
             "degraded": degraded,

@@ -124,6 +124,10 @@ class IdentityStore:
         """Latest commit time that was read."""
         return int(get_meta(self._db, "log_time_ns") or 0)
 
+    def left_out(self) -> frozenset[int]:
+        """Positions of entries that association failed at."""
+        return frozenset(json.loads(get_meta(self._db, "left_out") or "[]"))
+
     def next_number(self) -> int:
         """First free number of a tracklet; numbers of deleted rows are not given again."""
         highest = self._db.execute("SELECT max(number) FROM tracklets").fetchone()[0] or 0
@@ -339,6 +343,16 @@ class IdentityStore:
     def close(self) -> None:
         """Close it."""
         self._db.close()
+
+
+def leave_out(path: Path, position: int) -> None:
+    """Note that association failed at an entry: the next start leaves it out."""
+    db = connect(path)
+    try:
+        known = set(json.loads(get_meta(db, "left_out") or "[]"))
+        set_meta(db, "left_out", json.dumps(sorted({*known, position})))
+    finally:
+        db.close()
 
 
 def tracklet_from(row: tuple) -> Tracklet:  # type: ignore[type-arg]

@@ -2,7 +2,8 @@
 
 Promise: ingest never waits for it; while ingest has work, it takes at most half of its own time. A
 restart goes on at the stored position; `identities.db` deleted or of another ledger is made again
-from zero. An error of ours ends the process (`fault` is set) with the position it stood at.
+from zero. An error of ours ends the process (`fault` is set); the entry that it stood at is noted,
+and the next start leaves it out and says so, so that one entry never stops ingest for ever.
 Threads: its own; `wake`, `wait_for`, `stop` and the attributes may be used from any.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from matcher.associate.engine import Engine
-from matcher.associate.identities import IdentityStore
+from matcher.associate.identities import IdentityStore, leave_out
 from matcher.associate.model import Associator
 from matcher.errors import ServerFault
 from matcher.log import LogReader
@@ -42,6 +43,7 @@ class AssociationWorker:
     Attributes:
         position: of the log, reached and durable.
         fault: what ended the thread; None while it works.
+        left_out: positions of entries that failed before and are left out.
     """
 
     def __init__(
@@ -75,6 +77,8 @@ class AssociationWorker:
         self._thread: threading.Thread | None = None
         self.position = 0
         self.fault: ServerFault | None = None
+        self.left_out: frozenset[int] = frozenset()
+        self._applying = 0
 
     def start(self) -> None:
         """Open or make identities.db, so that it can be read from now on; start the thread.
@@ -133,8 +137,10 @@ class AssociationWorker:
         try:
             self._work(store)
         except Exception as error:  # noqa: BLE001  # whatever it is, it ends the process
-            _log.exception("association failed", position=self.position)
-            self.fault = ServerFault(f"association failed after position {self.position}: {error}")
+            _log.exception("association failed", position=self._applying)
+            if self._applying:
+                leave_out(self._data_dir / IDENTITIES_FILE, self._applying)
+            self.fault = ServerFault(f"association failed at position {self._applying}: {error}")
             with self._changed:
                 self._changed.notify_all()
 
@@ -170,6 +176,12 @@ class AssociationWorker:
         engine.clocks = store.load_clocks()
         engine.ended_writers = store.load_ended_writers()
         engine.calibration = store.load_calibration()
+        self.left_out = store.left_out()
+        if self.left_out:
+            _log.error(
+                "entries that association failed at are left out; please report it",
+                positions=sorted(self.left_out),
+            )
         with self._changed:
             self.position = store.position
         return engine
@@ -181,7 +193,11 @@ class AssociationWorker:
         if not entries:
             return False
         for entry in entries:
+            if entry.position in self.left_out:
+                continue
+            self._applying = entry.position
             engine.apply(entry)
+        self._applying = 0
         store.save(engine.take_changes(), engine.calibration, entries[-1].position)
         with self._changed:
             self.position = entries[-1].position
