@@ -9,7 +9,7 @@ export EDGE_MODELS_DIR
 N ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports proto proto-fresh licences bench image clean debian
+.PHONY: help demo test check lint types imports proto proto-fresh licences bench faults soak image clean debian
 
 help:  # list the actions
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,12 @@ licences: $(VENV)/.dev  ## licences of what the box and the matcher depend on
 
 bench: $(VENV)/.dev  ## the short benchmarks, one after the other
 	@for name in box embed delivery; do echo "== $$name"; $(BIN)/python -m benchmarks.bench_$$name || exit 1; done
+
+faults: $(VENV)/.dev debian  ## N faults at random against a real box and matcher (N=500); docs/reliability.md
+	@$(BIN)/python -m tests.faults.run --n $(N)
+
+soak: $(VENV)/.dev debian  ## a day of delivery at an accelerated pace: does anything grow?
+	@rm -rf $(OUT)/soak && $(BIN)/python -m tests.faults.soak --out $(OUT)/soak
 
 image:  ## build the images and run the main job inside
 	@deploy/build_image.sh
