@@ -150,7 +150,9 @@ class Box:
             alive=lambda: self._fault is None,
             readiness=lambda: readiness(self._status.snapshot()),
         )
-        self._serve(WebServer(address, routes, what="metrics"))
+        server = WebServer(address, routes, what="metrics")
+        self._serve(server)
+        log.info("metrics and health", port=server.port)
 
     def _start_preview(self) -> Preview | None:
         address = self._config.status.preview

@@ -19,7 +19,10 @@ Seconds = Annotated[float, Field(gt=0.0)]
 class Section(BaseModel):
     """Base of all sections: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    # An address may hold a password, which an error's text must not repeat.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", ser_json_inf_nan="constants", hide_input_in_errors=True
+    )
 
 
 class GateConfig(Section):
@@ -55,9 +58,6 @@ class GateConfig(Section):
 
 class SourceConfig(Section):
     """One camera."""
-
-    # an address may hold a password, which an error text must not repeat
-    model_config = ConfigDict(hide_input_in_errors=True)
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$")
     url: str = Field(

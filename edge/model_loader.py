@@ -9,7 +9,10 @@ Threads: any, one at a time; loading takes seconds, so never the inference threa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 from edge.backends import Choice, choices, choose, time_runs
 from edge.config import Config
@@ -18,7 +21,9 @@ from edge.embed import Embedder, golden_row, open_embedder
 from edge.models_dir import DEFAULT, find_model, variants_of
 from reid.card import Kind, ModelFile, verify_licence
 from reid.golden import golden_image
-from reid.model_errors import LicenceRefused
+from reid.model_errors import LicenceRefused, ModelError
+
+CHILD_S = 120.0  # opening and timing one choice takes seconds; a hung runtime must not hold the box
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +120,39 @@ class ModelLoader:
         )
 
     def _time_detector(self, choice: Choice) -> float:
-        detector = self._open_detector(choice)
-        picture = golden_image(detector.input.height, detector.input.width)
-        return time_runs(lambda: detector.detect(picture))
+        return self._timed(choice, "detector", self._open_detector)
 
     def _time_embedder(self, choice: Choice) -> float:
-        embedder = self._open_embedder(choice)
+        return self._timed(choice, "embedder", self._open_embedder)
+
+    def _timed(self, choice: Choice, kind: Kind, open_here: Callable[[Choice], object]) -> float:
+        """Milliseconds of one run, measured in a process of its own.
+
+        A runtime that is tried and not taken would keep its memory (OpenVINO: some hundred MB).
+        """
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
+            try:
+                found = child.submit(_time_in_child, self._config, choice, kind).result(CHILD_S)
+            except (BrokenProcessPool, TimeoutError) as error:
+                found = f"timing it failed ({type(error).__name__})"
+        if isinstance(found, float):
+            return found
+        open_here(choice)  # raises what is wrong with it, as this process sees it
+        raise ModelError(choice.model.path, found, "nothing to do: another choice is taken")
+
+
+def _time_in_child(config: Config, choice: Choice, kind: Kind) -> float | str:
+    """Median milliseconds, or what is wrong: errors of models do not travel between processes."""
+    loader = ModelLoader(config=config)
+    try:
+        if kind == "detector":
+            detector = loader._open_detector(choice)
+            picture = golden_image(detector.input.height, detector.input.width)
+            return time_runs(lambda: detector.detect(picture))
+        embedder = loader._open_embedder(choice)
         return time_runs(lambda: golden_row(embedder, 1))
+    except ModelError as error:
+        return str(error)
 
 
 def _stamp(file: ModelFile) -> tuple[int, int]:
