@@ -90,8 +90,12 @@ class World:
             (self.folder / f"{who}.time").write_text("+0\n")
         self.set_control()
         self.proxy.start()
-        self.start_matcher()
-        self.start_box()
+        try:
+            self.start_matcher()
+            self.start_box()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
