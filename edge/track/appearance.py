@@ -10,8 +10,6 @@ Threads: one owner (the camera's tracker).
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 
 from edge.types import Floats
@@ -29,23 +27,28 @@ class Gallery:
     """The latest embeddings of one tracklet."""
 
     def __init__(self) -> None:
-        self._rows: deque[Floats] = deque(maxlen=GALLERY)
+        self._rows: Floats = np.zeros((0, 0), np.float32)  # a ring of GALLERY rows
+        self._count = 0  # of all that were ever added
         self.updated_s = -np.inf
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return min(self._count, GALLERY)
 
     def add(self, embedding: Floats, now_s: float) -> None:
-        """Take in one unit embedding (d,); a row of NaN is left out."""
-        if np.isfinite(embedding[0]):
-            self._rows.append(embedding)
-            self.updated_s = now_s
+        """Take in one unit embedding (d,); a row of NaN is left out, another d starts afresh."""
+        if not np.isfinite(embedding[0]):
+            return
+        if self._rows.shape[1] != len(embedding):
+            self._rows, self._count = np.zeros((GALLERY, len(embedding)), np.float32), 0
+        self._rows[self._count % GALLERY] = embedding
+        self._count += 1
+        self.updated_s = now_s
 
     def likeness(self, embeddings: Floats) -> Floats:
-        """(n, d) -> (n,) best cosine with any of the gallery; NaN where there is none."""
-        if not self._rows:
+        """(n, d) -> (n,) best cosine with any of the gallery; NaN where there is none of this d."""
+        if not self._count or self._rows.shape[1] != embeddings.shape[1]:
             return np.full(len(embeddings), np.nan, np.float32)
-        return np.asarray((embeddings @ np.stack(self._rows).T).max(axis=1), np.float32)
+        return np.asarray((embeddings @ self._rows[: len(self)].T).max(axis=1))
 
 
 class LikenessScale:
@@ -71,5 +74,5 @@ class LikenessScale:
         """(…) likeness -> (…) evidence in -1..+1; 0 where the likeness is NaN."""
         middle = (self._same + self._other) / 2
         gap = max(self._same - self._other, LEAST_GAP)
-        found: Floats = np.clip((likeness - middle) / gap, -1.0, 1.0).astype(np.float32)
-        return np.nan_to_num(found, nan=0.0)
+        found: Floats = np.minimum(np.maximum((likeness - middle) / gap, -1.0), 1.0)
+        return np.where(np.isfinite(found), found, np.float32(0.0))

@@ -44,8 +44,8 @@ Rows = npt.NDArray[np.intp]
 # most so many heights: beyond that the widened boxes would no longer tell neighbours apart.
 MARGIN_STDS, MARGIN_HEIGHTS = 1.5, 1.0
 # Highest cost (1 - overlap · score, ± appearance) at which a pair is taken: ByteTrack's 0.9, 0.5
-# and 0.7, of its first, second and unconfirmed matching.
-STRONG_LIMIT, WEAK_LIMIT, CANDIDATE_LIMIT = 0.8, 0.5, 0.7
+# and 0.7, of its first, second and unconfirmed matching; stricter, as widened boxes overlap more.
+STRONG_LIMIT, WEAK_LIMIT, CANDIDATE_LIMIT = 0.8, 0.4, 0.7
 # A pair is plausible from this overlap on, and a rival of the best one from this share of it on.
 PLAUSIBLE_OVERLAP, RIVAL_SHARE = 0.1, 0.4
 # What a full unit of evidence is worth in cost. Half a unit (a typical likeness) can turn around
@@ -62,7 +62,7 @@ COMPANY_HEIGHTS, RENEW_S = 1.0, 1.0
 CLEAR_COVER = 0.3  # a box covered by more than this shows two people: it teaches nothing
 # A candidate has moved when its box shifted by so many heights, or grew or shrank by so much in
 # both directions (log): a walker does so in 0.3 s, the boxes of signs never did.
-MOVED_HEIGHTS, MOVED_LOG_SIZE = 0.25, 0.25
+MOVED_HEIGHTS, MOVED_LOG_SIZE = 0.15, 0.25
 DUPLICATE_IOU = 0.55  # a detection this close to a matched one starts nothing
 WEAK_NOISE = 1.0  # a detection of score s is trusted with (1 + this · (1 - s)) times the noise
 HISTORY = 512  # analysed frames kept for closing gaps: end_s at 120 frames/s, twice over
@@ -289,10 +289,11 @@ class Tracker:
         if not len(asked):
             return evidence
         embeddings = ask(columns[asked])
-        for i, row in enumerate(rows):
-            likeness = self._tracks[row].gallery.likeness(embeddings)
-            worth = LOST_APPEARANCE if lost[i] else 1.0
-            evidence[i, asked] = worth * self._scale.evidence(likeness)
+        likeness = np.full((len(rows), len(asked)), np.nan, np.float32)
+        for i in np.flatnonzero(plausible[:, asked].any(axis=1)):
+            likeness[i] = self._tracks[rows[i]].gallery.likeness(embeddings)
+        worth = np.where(lost, LOST_APPEARANCE, 1.0)[:, None]
+        evidence[:, asked] = worth * self._scale.evidence(likeness)
         return np.where(plausible, evidence, 0.0)
 
     def _confirms(self, track: _Track, box: Floats, strong: bool, now_s: float) -> bool:
@@ -328,24 +329,29 @@ class Tracker:
         self, rows: Rows, found: Rows, detections: Detections, ask: _Asked, now_s: float
     ) -> None:
         """Renew galleries before people meet, and learn what a likeness is worth."""
-        if not ask.possible or not len(rows):
+        strong = detections.scores[found] >= self._config.high_confidence
+        some = [
+            i
+            for i, row in enumerate(rows)
+            if self._tracks[row].number
+            and strong[i]
+            and (now_s - self._tracks[row].gallery.updated_s >= RENEW_S or int(found[i]) in ask)
+        ]
+        if not ask.possible or not some:
             return
         boxes = detections.boxes[found]
         cover = covered(boxes, boxes)
         np.fill_diagonal(cover, 0.0)
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-        apart = np.linalg.norm(centre[:, None] - centre[None], axis=2)
+        apart = np.hypot(*(centre[:, None] - centre[None]).T)
         np.fill_diagonal(apart, np.inf)
-        height = boxes[:, 3] - boxes[:, 1]
-        company = apart.min(axis=1) < COMPANY_HEIGHTS * height
-        due = []
-        for i, row in enumerate(rows):
-            track = self._tracks[row]
-            clear = cover[i].max() < CLEAR_COVER and track.strong
-            clear &= float(detections.scores[found[i]]) >= self._config.high_confidence
-            wanted = company[i] and now_s - track.gallery.updated_s >= RENEW_S
-            if track.number and clear and (wanted or not len(track.gallery) or found[i] in ask):
-                due.append(i)
+        company = apart.min(axis=1) < COMPANY_HEIGHTS * (boxes[:, 3] - boxes[:, 1])
+        due = [
+            i
+            for i in some
+            if cover[i].max() < CLEAR_COVER
+            and (company[i] or not len(self._tracks[rows[i]].gallery) or int(found[i]) in ask)
+        ]
         if not due:
             return
         embeddings = ask(found[due])
@@ -421,15 +427,21 @@ class _Asked:
         return self._appearance is not None
 
     def __contains__(self, column: object) -> bool:
-        return column in self._known
+        """Whether this detection has an embedding (a refused one has not)."""
+        row = self._known.get(column) if isinstance(column, int) else None
+        return row is not None and bool(np.isfinite(row[0]))
 
     def __call__(self, columns: Rows) -> Floats:
-        """(k,) indices of detections -> (k, d) unit rows, NaN where refused."""
+        """(k,) indices of detections -> (k, d) unit rows, NaN where refused (d = 1 if all)."""
         missing = [int(j) for j in columns if int(j) not in self._known]
         if missing and self._appearance is not None:
             fresh = self._appearance(self._boxes[missing])
             self._known.update(zip(missing, fresh, strict=True))
-        return np.stack([self._known[int(j)] for j in columns])
+        rows = [self._known[int(j)] for j in columns]
+        size = max(len(row) for row in rows)
+        return np.stack(
+            [row if len(row) == size else np.full(size, np.nan, np.float32) for row in rows]
+        )
 
 
 def _moved(track: _Track, box: Floats) -> bool:

@@ -99,9 +99,9 @@ class TrackletBook:
             return
         numbers = list(here)
         apart = _surely_two(np.stack([here[number] for number in numbers]))
-        for i, j in zip(*np.nonzero(np.triu(apart, 1)), strict=True):
-            self._lives[numbers[i]].meet(numbers[j])
-            self._lives[numbers[j]].meet(numbers[i])
+        for i, number in enumerate(numbers):
+            # (a box covers itself: nobody meets himself)
+            self._lives[number].meet(numbers[j] for j in np.flatnonzero(apart[i]))
 
     def _meet_late(self, frame_index: int, number: int, box: Floats) -> None:
         """Somebody turns out to have been in an earlier frame."""
@@ -111,9 +111,9 @@ class TrackletBook:
             if index == frame_index:
                 for other, place in here.items():
                     if other != number and _surely_two(np.stack([box, place]))[0, 1]:
-                        self._lives[number].meet(other)
+                        self._lives[number].meet([other])
                         if other in self._lives:
-                            self._lives[other].meet(number)
+                            self._lives[other].meet([number])
                 here[number] = box
 
 
@@ -141,9 +141,9 @@ class _Life:
         box = np.clip(box_normalised, 0.0, 1.0).astype(np.float32)
         self.path.add(PathPoint(captured, box))
 
-    def meet(self, number: int) -> None:
-        self.met.add(number)
-        if len(self.met) > limits.SEEN_WITH:
+    def meet(self, numbers: Iterable[int]) -> None:
+        self.met.update(numbers)
+        while len(self.met) > limits.SEEN_WITH:
             self.met.remove(min(self.met))  # the oldest
 
     def shoot(self, shot: Shot) -> None:

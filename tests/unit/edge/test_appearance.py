@@ -57,3 +57,15 @@ def test_the_scale_learns_an_embedder_that_finds_everybody_alike() -> None:
     evidence = scale.evidence(np.array([0.97, 0.77], np.float32))
     assert evidence[0] == pytest.approx(0.5, abs=0.1)
     assert evidence[1] == pytest.approx(-0.5, abs=0.1)
+
+
+def test_vectors_of_another_length_start_a_gallery_afresh() -> None:
+    gallery = Gallery()
+    gallery.add(unit([1, 0]), 0.0)
+
+    unknown = gallery.likeness(unit([1, 0, 0])[None])
+    gallery.add(unit([1, 0, 0]), 1.0)
+
+    assert np.isnan(unknown[0])
+    assert len(gallery) == 1
+    assert gallery.likeness(unit([1, 0, 0])[None])[0] == pytest.approx(1.0)
