@@ -41,13 +41,16 @@ def run(
     kinds: list[str] | None = None,
     plant: str = "",
     say: bool = False,
+    minutes: float = 1e9,
 ) -> tuple[World, Verdict]:
-    """A world, so many faults, and the verdict."""
+    """A world, so many faults (or as many as fit into `minutes`), and the verdict."""
     with World(folder, seed=seed, plant=plant) as world:
         possible = [k for k in world.faults() if kinds is None or k in kinds]
         began = time.monotonic()
         world.run_for(0.8, 1.0)
         for number, kind in enumerate(schedule(possible, count, seed), start=1):
+            if time.monotonic() - began > minutes * 60:
+                break
             world.happen(kind)
             if say:
                 spent = time.monotonic() - began
@@ -60,6 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--n", type=int, default=50, help="how many faults")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no fault after these")
     parser.add_argument("--kinds", help="only these, separated by commas")
     parser.add_argument("--folder", type=Path, help="where; kept afterwards")
     parser.add_argument("--plant", default="", help="a bug to build in, to see it caught")
@@ -75,6 +79,7 @@ def main() -> int:
             kinds=kinds,
             plant=options.plant,
             say=True,
+            minutes=options.minutes,
         )
     except WorldBroken as error:
         print(f"the world did not recover: {error}\nseed {options.seed}, folder {folder}")
@@ -95,6 +100,7 @@ def main() -> int:
                 "missing": verdict.missing,
                 "problems": len(verdict.problems),
                 "kinds": world.counts,
+                "slow_ends": world.slow_ends,
                 "seed": options.seed,
                 "seconds": round(time.monotonic() - began, 1),
             }
