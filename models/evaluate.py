@@ -100,7 +100,7 @@ def _onnx_file(
         card = read_card(card_path(path))
         return ModelFile(path, card), card.training_data
     # no card: an OSNet as published, fed as published
-    content = path.read_bytes()
+    content = ModelFile(path, None).read()
     shape = inspect(content, name=path).inputs[0].shape
     height, width = shape[2] or size[0], shape[3] or size[1]
     copy = folder / "model.onnx"

@@ -8,6 +8,7 @@ carries no paths or traces of the machine that made it. The card beside it is co
 from __future__ import annotations
 
 import datetime
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,8 +92,9 @@ def to_onnx(network: OSNet, height: int, width: int, *, inside: bool = False) ->
     """
     whole: nn.Module = _Normalising(network) if inside else network
     whole.eval()
+    # the exporter tells of its own internals, and of packages that this network does not need
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        # the exporter warns of its own internals
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             whole,

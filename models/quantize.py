@@ -167,25 +167,9 @@ def quantize(
     card = float_model.embedder.card
     if not insist:
         refuse_trained_people(float_model, judge)
-    chosen = _some_crops(calibration, crops)
-    wanted = float_model.embedder.embed(chosen)
-    with tempfile.TemporaryDirectory() as folder:
-        ready = Path(folder) / "prepared.onnx"
-        # folds norms into convolutions, so that ranges are those of the folded layers
-        quant_pre_process(str(model), str(ready), skip_symbolic_shape=True)
-        groups = layer_groups(onnx.load(ready))
-        inputs = _inputs(float_model.embedder, chosen)
-
-        def attempt(kept: tuple[str, ...]) -> tuple[float, bytes]:
-            path = Path(folder) / "int8.onnx"
-            excluded = [node for group in kept for node in groups[group]]
-            _quantize_file(ready, path, scheme, inputs, excluded)
-            content = path.read_bytes()
-            cosine = float(row_cosines(wanted, _embed(content, card, out, chosen)).mean())
-            say(f"float: {', '.join(kept) or 'nothing'}; mean cosine {cosine:.4f}")
-            return cosine, content
-
-        kept, content = _choose(tuple(groups), attempt)
+    content, kept = int8_content(
+        model, float_model.embedder, _some_crops(calibration, crops), scheme=scheme, say=say
+    )
     new_card = _int8_card(content, card, out, scheme, kept)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / out.name
@@ -202,6 +186,42 @@ def quantize(
     )
     write_model(content, new_card, out)
     return report
+
+
+def int8_content(
+    model: Path,
+    embedder: Embedder,
+    crops: Crops,
+    *,
+    scheme: Scheme = "s8s8",
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[bytes, tuple[str, ...]]:
+    """The int8 file of a float one, not judged: (its bytes, groups of layers kept in float).
+
+    Args:
+        embedder: the float model, opened.
+        crops: calibration, (h, w, 3) BGR uint8 each.
+    """
+    wanted = embedder.embed(crops)
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "prepared.onnx"
+        # folds norms into convolutions, so that ranges are those of the folded layers
+        quant_pre_process(str(model), str(ready), skip_symbolic_shape=True)
+        groups = layer_groups(onnx.load(ready))
+        inputs = _inputs(embedder, crops)
+
+        def attempt(kept: tuple[str, ...]) -> tuple[float, bytes]:
+            path = Path(folder) / "int8.onnx"
+            excluded = [node for group in kept for node in groups[group]]
+            _quantize_file(ready, path, scheme, inputs, excluded)
+            content = path.read_bytes()
+            rows = _embed(content, embedder.card, path, crops)
+            cosine = float(row_cosines(wanted, rows).mean())
+            say(f"float: {', '.join(kept) or 'nothing'}; mean cosine {cosine:.4f}")
+            return cosine, content
+
+        kept, content = _choose(tuple(groups), attempt)
+        return content, kept
 
 
 def admit_bf16(

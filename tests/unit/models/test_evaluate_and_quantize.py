@@ -1,0 +1,256 @@
+"""`evaluate` and `quantize` on drawn people, from the command line down to the card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from models import quantize
+from models.cli import app
+from models.data.readers import open_dataset
+from models.evaluate import TrainedOnThis, evaluate, open_model
+from models.quantize import VariantRefused, admit_bf16, layer_groups
+from reid.card import card_path, read_card, write_card
+from tests.unit.models.drawn_people import market
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Path:
+    """A folder with a drawn set and a network of random weights: net.onnx, net.toml, net.pth."""
+    folder = tmp_path_factory.mktemp("place")
+    market(folder / "set", train=4, test=6, shots=3)
+    shutil.copyfile(exported, folder / "net.onnx")
+    shutil.copyfile(exported.with_name("last.pth"), folder / "net.pth")
+    card = read_card(card_path(exported)).model_copy(update={"name": "net", "file": "net.onnx"})
+    write_card(card, folder / "net.toml")
+    return folder
+
+
+def _evaluate(place: Path, *more: str, model: str = "net.onnx") -> dict[str, float]:
+    arguments = ["evaluate", str(place / model), "--data", str(place / "set")]
+    result = CliRunner().invoke(app, [*arguments, "--protocol", "market1501", "--json", *more])
+    assert result.exit_code == 0, result.output
+    found: dict[str, float] = json.loads(result.stdout.strip().splitlines()[-1])
+    return found
+
+
+def test_json_has_the_promised_keys_in_percent(place: Path) -> None:
+    found = _evaluate(place)
+
+    assert {"rank1", "rank5", "rank10", "map", "minp"} <= found.keys()
+    assert 0 < found["map"] <= 100
+    assert found["rank1"] <= found["rank5"] <= found["rank10"]
+
+
+def test_a_checkpoint_scores_as_its_export(place: Path) -> None:
+    by_onnx, by_checkpoint = _evaluate(place), _evaluate(place, model="net.pth")
+
+    assert by_checkpoint["map"] == pytest.approx(by_onnx["map"], abs=0.01)
+
+
+@pytest.mark.parametrize("more", [["--metric", "euclidean"], ["--flip"], ["--rerank"]])
+def test_every_way_of_comparing_runs(place: Path, more: list[str]) -> None:
+    assert 0 < _evaluate(place, *more)["map"] <= 100
+
+
+def test_a_file_without_card_is_fed_as_published(place: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.onnx"
+    bare.write_bytes((place / "net.onnx").read_bytes())
+    dataset = open_dataset("market1501", place / "set")
+
+    scores, _, _ = evaluate(open_model(bare), dataset)
+
+    assert scores.map == pytest.approx(_evaluate(place)["map"], abs=0.01)
+
+
+def test_people_of_the_training_are_not_judged_on_unless_insisted(place: Path) -> None:
+    model = open_model(place / "net.onnx")
+    knowing = dataclasses.replace(model, trained_on=("market1501:query", "cuhk03:train"))
+    dataset = open_dataset("market1501", place / "set")
+
+    with pytest.raises(TrainedOnThis, match="market1501:query"):
+        evaluate(knowing, dataset)
+    scores, _, _ = evaluate(knowing, dataset, insist=True)
+
+    assert scores.queries > 0
+
+
+def test_the_command_refuses_with_a_usage_error_and_says_how_to_insist(
+    place: Path, tmp_path: Path
+) -> None:
+    known = tmp_path / "known.onnx"
+    known.write_bytes((place / "net.onnx").read_bytes())
+    text = card_path(place / "net.onnx").read_text()
+    card_path(known).write_text(
+        text.replace("drawn:train", "market1501:gallery").replace("net.onnx", "known.onnx")
+    )
+    arguments = ["evaluate", str(known), "--data", str(place / "set"), "--protocol", "market1501"]
+
+    refused = CliRunner().invoke(app, arguments)
+    insisted = CliRunner().invoke(app, [*arguments, "--trained-on-this"])
+
+    assert refused.exit_code == 2
+    assert "--trained-on-this" in refused.output
+    assert insisted.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["net.onnx", "--data", "nowhere", "--protocol", "market1501"], 2),
+        (["net.onnx", "--data", "set", "--protocol", "prid"], 2),
+        (["none.onnx", "--data", "set", "--protocol", "market1501"], 3),
+        (["none.pth", "--data", "set", "--protocol", "market1501"], 3),
+    ],
+)
+def test_what_cannot_be_used_is_told_apart_by_exit_code(
+    place: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
+) -> None:
+    monkeypatch.chdir(place)
+
+    result = CliRunner().invoke(app, ["evaluate", *arguments])
+
+    assert result.exit_code == code, result.output
+
+
+def test_the_page_shows_queries_with_their_answers(place: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+
+    _evaluate(place, "--page", str(page))
+
+    text = page.read_text()
+    assert text.count("<tr>") == len(open_dataset("market1501", place / "set").query)
+    assert "data:image/jpeg;base64," in text
+    assert "class=right" in text
+
+
+def test_gates_stem_and_fc_are_told_apart(place: Path) -> None:
+    import onnx
+
+    groups = layer_groups(onnx.load(place / "net.onnx"))
+
+    assert groups.keys() == {"gates", "stem", "fc", "depthwise"}
+    assert len(groups["fc"]) == 1
+    # 10 Lite layers in each of the 6 blocks
+    assert len(groups["depthwise"]) == 60
+
+
+@pytest.fixture(scope="module")
+def quantized(place: Path) -> quantize.Report:
+    dataset = open_dataset("market1501", place / "set")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantize, "MAX_MAP_LOSS", 100.0)  # random weights: only the way is tested
+        patch.setattr(quantize, "GOOD_COSINE", 0.5)
+        return quantize.quantize(
+            place / "net.onnx",
+            place / "net-int8.onnx",
+            calibration=dataset,
+            judge=dataset,
+            crops=16,
+        )
+
+
+def test_int8_is_judged_and_recorded(place: Path, quantized: quantize.Report) -> None:
+    card, parent = read_card(place / "net-int8.toml"), read_card(place / "net.toml")
+
+    assert card.space_id == parent.space_id
+    assert card.variant_id == "int8-s8s8"
+    assert card.parent == parent.name
+    assert card.agreement is not None
+    assert card.agreement.cosine_mean == pytest.approx(quantized.cosine_mean, abs=1e-4)
+    assert set(card.agreement.across) == {"rank1", "map"}
+    assert any("ms" in name for name in card.metrics[0].values)
+    assert (place / "net-int8.onnx").stat().st_size < (place / "net.onnx").stat().st_size
+    assert _evaluate(place, model="net-int8.onnx")["map"] == pytest.approx(quantized.after.map)
+
+
+def test_a_loss_above_the_limit_is_refused_and_nothing_is_written(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_dataset("market1501", place / "set")
+    target = tmp_path / "bad.onnx"
+    monkeypatch.setattr(quantize, "MAX_MAP_LOSS", -100.0)  # even a gain is too little
+    monkeypatch.setattr(quantize, "GOOD_COSINE", 0.0)
+
+    with pytest.raises(VariantRefused, match="mAP"):
+        quantize.quantize(place / "net.onnx", target, calibration=dataset, judge=dataset, crops=4)
+
+    assert not target.exists()
+    assert not card_path(target).exists()
+
+
+def test_bf16_is_admitted_on_the_card_by_measurement(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    model = tmp_path / "net.onnx"
+    for suffix in (".onnx", ".toml"):
+        model.with_suffix(suffix).write_bytes((place / "net").with_suffix(suffix).read_bytes())
+    dataset = open_dataset("market1501", place / "set")
+    monkeypatch.setattr(quantize, "MAX_MAP_LOSS", 100.0)
+
+    report = admit_bf16(model, judge=dataset)
+
+    card = read_card(card_path(model))
+    assert [entry.variant_id for entry in card.runtimes] == ["bfloat16-openvino"]
+    assert card.runtimes[0].agreement is not None
+    assert report.cosine_mean > 0.9
+
+
+def test_bf16_that_loses_too_much_leaves_the_card_alone(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    model = tmp_path / "net.onnx"
+    for suffix in (".onnx", ".toml"):
+        model.with_suffix(suffix).write_bytes((place / "net").with_suffix(suffix).read_bytes())
+    before = card_path(model).read_bytes()
+    dataset = open_dataset("market1501", place / "set")
+    monkeypatch.setattr(quantize, "MAX_MAP_LOSS", -100.0)
+
+    with pytest.raises(VariantRefused):
+        admit_bf16(model, judge=dataset)
+
+    assert card_path(model).read_bytes() == before
+
+
+def test_layers_are_given_back_best_first_until_the_cosine_is_good() -> None:
+    gains = {"gates": 0.3, "stem": 0.1, "fc": 0.05}
+    asked: list[tuple[str, ...]] = []
+
+    def attempt(kept: tuple[str, ...]) -> tuple[float, bytes]:
+        asked.append(kept)
+        return 0.6 + sum(gains[name] for name in kept), "+".join(kept).encode()
+
+    kept, content = quantize._choose(tuple(gains), attempt)
+
+    assert kept == ("gates", "stem")
+    assert content == b"gates+stem"
+    assert asked[0] == ()
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("name", "rank1", "mean_ap"),
+    [
+        ("osnet_x0_25_market1501.pth", 91.48, 77.38),
+        ("osnet_x0_25_msmt17_combineall.onnx", 60.10, 33.68),
+        ("osnet_x0_25_msmt17.pth", 49.73, 24.67),
+    ],
+)
+def test_reference_figures_are_reproduced(
+    shared_dir: Path, name: str, rank1: float, mean_ap: float
+) -> None:
+    with_market = open_dataset("market1501", shared_dir / "data" / "market1501.tar")
+
+    scores, _, _ = evaluate(open_model(shared_dir / "models" / name), with_market)
+
+    assert scores.rank1 == pytest.approx(rank1, abs=0.3)
+    assert scores.map == pytest.approx(mean_ap, abs=0.3)

@@ -1,0 +1,156 @@
+"""Export and cards: what is written computes the same, and only the file of the card is taken."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from edge.config import EmbedConfig, RuntimeConfig
+from edge.embed import open_embedder
+from models import checkpoints
+from models.export import (
+    ExportError,
+    describe,
+    input_spec,
+    row_cosines,
+    space_of,
+    to_onnx,
+    write_model,
+)
+from models.osnet import Architecture, OSNet
+from reid.card import ModelFile, card_path, read_card, sha256_of
+from reid.golden import golden_image
+from reid.model_errors import CardMismatch
+
+SIZE = (64, 32)
+
+
+def test_the_box_embeds_what_torch_computes(exported: Path) -> None:
+    card = read_card(card_path(exported))
+    crops = [golden_image(h, w, seed) for seed, (h, w) in enumerate([(64, 32), (90, 40), (50, 30)])]
+
+    embedder = open_embedder(ModelFile(exported, card), RuntimeConfig(threads=1), EmbedConfig())
+    rows = embedder.embed(crops)
+
+    spec = card.input
+    assert spec is not None
+    inputs = np.empty((len(crops), 3, 64, 32), np.float32)
+    for index, crop in enumerate(crops):
+        rgb = cv2.resize(crop, (32, 64), interpolation=cv2.INTER_LINEAR)[:, :, ::-1] / 255.0
+        inputs[index] = ((rgb - spec.mean) / spec.std).transpose(2, 0, 1)
+    with torch.inference_mode():
+        wanted = checkpoints.load(exported.with_name("last.pth"))(torch.from_numpy(inputs)).numpy()
+    assert row_cosines(rows, wanted).min() > 0.9999
+
+
+def test_the_card_states_what_the_run_knows(exported: Path) -> None:
+    card = read_card(card_path(exported))
+
+    assert card.training_data == ("drawn:train",)
+    assert (card.kind, card.name, card.variant_id) == ("embedder", "small", "float32")
+    assert card.space_id is not None
+    assert card.space_id.startswith("small-")
+    assert card.bytes == exported.stat().st_size
+    assert not card.commercial_use
+
+
+def test_the_file_carries_no_trace_of_the_machine_that_made_it(exported: Path) -> None:
+    content = exported.read_bytes()
+
+    assert b"/models/osnet.py" not in content
+    assert str(Path.cwd()).encode() not in content
+    assert not onnx.load(exported).metadata_props
+
+
+def test_any_number_of_crops_is_taken(exported: Path) -> None:
+    shape = onnx.load(exported).graph.input[0].type.tensor_type.shape
+
+    assert shape.dim[0].dim_param
+    assert [d.dim_value for d in shape.dim][1:] == [3, 64, 32]
+
+
+def test_normalisation_inside_gives_the_same_vectors(exported: Path, tmp_path: Path) -> None:
+    path = tmp_path / "inside.onnx"
+    content = to_onnx(checkpoints.load(exported.with_name("last.pth")), *SIZE, inside=True)
+    card = describe(
+        content,
+        path,
+        name="inside",
+        spec=input_spec(*SIZE, inside=True),
+        space_id=space_of("same", content),
+        variant_id="float32",
+        training_data=(),
+    )
+    write_model(content, card, path)
+
+    rows = []
+    for file in (exported, path):
+        model = ModelFile(file, read_card(card_path(file)))
+        embedder = open_embedder(model, RuntimeConfig(threads=1), EmbedConfig())
+        rows.append(embedder.embed([golden_image(80, 40, 5)]))
+
+    assert card.input is not None
+    assert card.input.range == 255
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-4)
+
+
+def test_a_network_that_exports_to_something_else_is_refused(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = SimpleNamespace(model_proto=onnx.load(exported))
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, **kwargs: other)
+    torch.manual_seed(6)
+    network = OSNet(Architecture(width=0.25, neck=True))
+
+    with pytest.raises(ExportError, match=r"at least 0\.9999"):
+        to_onnx(network, *SIZE)
+
+
+def test_a_truncated_download_is_refused(exported: Path, tmp_path: Path) -> None:
+    cut = tmp_path / exported.name
+    cut.write_bytes(exported.read_bytes()[:-100])
+
+    with pytest.raises(CardMismatch, match="cut short"):
+        open_embedder(
+            ModelFile(cut, read_card(card_path(exported))), RuntimeConfig(threads=1), EmbedConfig()
+        )
+
+
+def test_another_models_card_is_refused(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load(exported)
+    largest = max(model.graph.initializer, key=lambda item: len(item.raw_data))
+    turned = -onnx.numpy_helper.to_array(largest)
+    largest.CopyFrom(onnx.numpy_helper.from_array(turned, largest.name))
+    content = model.SerializeToString()
+    other = tmp_path / exported.name
+    other.write_bytes(content)
+    card = read_card(card_path(exported))
+    disguised = card.model_copy(update={"sha256": sha256_of(content), "bytes": len(content)})
+
+    with pytest.raises(CardMismatch, match=r"sha256|bytes"):
+        open_embedder(ModelFile(other, card), RuntimeConfig(threads=1), EmbedConfig())
+    with pytest.raises(CardMismatch, match="golden"):
+        open_embedder(ModelFile(other, disguised), RuntimeConfig(threads=1), EmbedConfig())
+
+
+@pytest.mark.parametrize(
+    "card",
+    sorted((Path(__file__).parents[3] / "models" / "weights").glob("osnet*.toml")),
+    ids=lambda path: path.stem,
+)
+def test_committed_weights_are_what_their_cards_say(card: Path) -> None:
+    fields = tomllib.loads(card.read_text())
+    model = ModelFile(card.with_name(fields["file"]), read_card(card))
+
+    embedder = open_embedder(model, RuntimeConfig(threads=1), EmbedConfig())
+
+    assert embedder.dimension == 512
+    assert fields["training_data"]
+    assert not fields["commercial_use"]
