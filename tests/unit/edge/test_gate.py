@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from edge.config import GateConfig
 from edge.gate import Gate
 from edge.types import Detections, Image
-from tests.unit.edge.tracks import HEIGHT, WIDTH, detections, person_box
+from tests.unit.edge.tracks import detections, person_box
+
+WIDTH, HEIGHT = 640, 360
 
 LEFT_HALF = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
 
 
+def _noises() -> list[npt.NDArray[np.int16]]:
+    """A still street under sensor noise, four times."""
+    random = np.random.default_rng(1)
+    still = random.integers(60, 180, (HEIGHT // 8, WIDTH // 8, 1), np.uint8)
+    street = np.kron(still, np.ones((8, 8, 3), np.uint8)).astype(np.int16)
+    return [street + random.normal(0, 6, street.shape).astype(np.int16) for _ in range(4)]
+
+
+STREETS = _noises()
+
+
 def scene(seed: int = 0, *, person_at: float | None = None) -> Image:
-    """A still street with sensor noise, and perhaps a person."""
-    still = np.random.default_rng(1).integers(60, 180, (HEIGHT // 8, WIDTH // 8, 1), np.uint8)
-    image = np.kron(still, np.ones((8, 8, 3), np.uint8)).astype(np.int16)
-    image += np.random.default_rng(seed).normal(0, 6, image.shape).astype(np.int16)
+    """The street, and perhaps a person."""
+    image = np.clip(STREETS[seed % len(STREETS)], 0, 255).astype(np.uint8)
     if person_at is not None:
-        x1, y1, x2, y2 = person_box(person_at).astype(int)
+        x1, y1, x2, y2 = person_box(person_at, feet=200.0, height=60.0).astype(int)
         image[y1:y2, x1:x2] = 20
-    return np.clip(image, 0, 255).astype(np.uint8)
+    return image
 
 
 def settled(gate: Gate, until_s: float = 10.0) -> None:
@@ -44,7 +56,7 @@ def test_somebody_who_comes_in_opens_the_gate_at_once() -> None:
     settled(gate)
 
     before = gate.active(scene(99), now_s=10.2, tracks_alive=False)
-    entering = gate.active(scene(100, person_at=200.0), now_s=10.4, tracks_alive=False)
+    entering = gate.active(scene(100, person_at=100.0), now_s=10.4, tracks_alive=False)
 
     assert not before
     assert entering
@@ -55,10 +67,10 @@ def test_the_gate_stays_open_while_somebody_is_followed_who_stands_still() -> No
     settled(gate)
 
     alive = [
-        gate.active(scene(i, person_at=200.0), now_s=10.0 + i / 5, tracks_alive=True)
+        gate.active(scene(i, person_at=100.0), now_s=10.0 + i / 5, tracks_alive=True)
         for i in range(300)
     ]
-    gone = gate.active(scene(1, person_at=200.0), now_s=70.2, tracks_alive=False)
+    gone = gate.active(scene(1, person_at=100.0), now_s=70.2, tracks_alive=False)
 
     assert all(alive)
     assert not gone
@@ -68,8 +80,8 @@ def test_motion_under_a_mask_does_not_open_the_gate() -> None:
     gate = Gate(config=GateConfig(masks=(LEFT_HALF,)))
     settled(gate)
 
-    masked = gate.active(scene(1, person_at=200.0), now_s=10.2, tracks_alive=False)
-    free = gate.active(scene(1, person_at=900.0), now_s=10.4, tracks_alive=False)
+    masked = gate.active(scene(1, person_at=100.0), now_s=10.2, tracks_alive=False)
+    free = gate.active(scene(1, person_at=450.0), now_s=10.4, tracks_alive=False)
 
     assert not masked
     assert free
@@ -79,7 +91,7 @@ def test_a_larger_motion_area_ignores_a_person() -> None:
     gate = Gate(config=GateConfig(motion_min_area=0.2))
     settled(gate)
 
-    assert not gate.active(scene(1, person_at=200.0), now_s=10.2, tracks_alive=False)
+    assert not gate.active(scene(1, person_at=100.0), now_s=10.2, tracks_alive=False)
 
 
 def test_motion_off_is_always_active() -> None:
@@ -117,7 +129,7 @@ def test_without_masks_the_image_itself_goes_on() -> None:
 
 def test_zones_keep_people_whose_feet_are_inside() -> None:
     gate = Gate(config=GateConfig(zones=(LEFT_HALF,)))
-    inside, outside = person_box(0.45 * WIDTH), person_box(0.55 * WIDTH)
+    inside, outside = person_box(0.45 * WIDTH, 200.0), person_box(0.55 * WIDTH, 200.0)
 
     kept = gate.inside(detections([inside, outside], [0.9, 0.8]), WIDTH, HEIGHT)
 
@@ -129,11 +141,11 @@ def test_a_body_that_reaches_into_a_zone_with_feet_outside_is_left_out() -> None
     upper = ((0.0, 0.0), (1.0, 0.0), (1.0, 0.5), (0.0, 0.5))
     gate = Gate(config=GateConfig(zones=(upper,)))
 
-    assert len(gate.inside(detections([person_box(300.0, feet=400.0)]), WIDTH, HEIGHT)) == 0
+    assert len(gate.inside(detections([person_box(300.0, feet=200.0)]), WIDTH, HEIGHT)) == 0
 
 
 def test_without_zones_everybody_stays_and_nobody_is_fine() -> None:
-    everybody = detections([person_box(300.0)])
+    everybody = detections([person_box(300.0, 200.0)])
 
     assert Gate(config=GateConfig()).inside(everybody, WIDTH, HEIGHT) is everybody
     zoned = Gate(config=GateConfig(zones=(LEFT_HALF,)))
