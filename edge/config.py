@@ -171,9 +171,9 @@ class SpoolConfig(Section):
 class TlsConfig(Section):
     """Who we are and whom we believe."""
 
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
+    ca: Path | None = Field(None, description="Certificate of whom we believe, PEM.")
+    cert: Path | None = Field(None, description="Our certificate, PEM.")
+    key: Path | None = Field(None, description="Our private key, PEM.")
     insecure: bool = Field(False, description="Plain text beyond loopback; warned at every start.")
 
 
@@ -182,9 +182,11 @@ class UplinkConfig(Section):
 
     matchers: tuple[str, ...] = Field(("127.0.0.1:7443",), description="Addresses of one ledger.")
     tls: TlsConfig = TlsConfig()
-    batch_sightings: Annotated[int, Field(ge=1, le=64)] = 64
+    batch_sightings: Annotated[int, Field(ge=1, le=64)] = Field(
+        64, description="Most sightings in a message."
+    )
     batch_age_s: Seconds = Field(0.064, description="Longest wait of a live sighting for company.")
-    heartbeat_s: Seconds = 5.0
+    heartbeat_s: Seconds = Field(5.0, description="How often the matcher hears that we live.")
     dead_after_s: Seconds = Field(20.0, description="No message for so long: a new channel.")
     connect_timeout_s: Seconds = Field(
         10.0, description="Longest wait for the matcher's Welcome; raising it suits slow links."
@@ -195,10 +197,12 @@ class UplinkConfig(Section):
     stream_age_s: Seconds = Field(
         3600.0, description="A stream is renewed after so long, so that names resolve afresh."
     )
-    retry_min_s: Seconds = 0.5
-    retry_max_s: Seconds = 30.0
+    retry_min_s: Seconds = Field(0.5, description="First wait before a new stream.")
+    retry_max_s: Seconds = Field(30.0, description="Longest wait before a new stream.")
     refused_retry_s: Seconds = Field(60.0, description="Wait after the matcher refused us.")
-    encoding: Literal["float16", "float32", "int8"] = "float16"
+    encoding: Literal["float16", "float32", "int8"] = Field(
+        "float16", description="How embeddings travel: 2, 4 or 1 byte a number."
+    )
     accept_ledger: bool = Field(False, description="Refill a ledger of another id than last time.")
 
 
@@ -207,26 +211,37 @@ class StatusConfig(Section):
 
     metrics: str | None = Field("127.0.0.1:9464", description="Address of metrics and health.")
     preview: str | None = Field(None, description="Address of the preview page; off unless given.")
-    log: Literal["text", "json"] = "text"
-    summary: Literal["text", "json"] = "text"
+    log: Literal["text", "json"] = Field("text", description="Form of log lines.")
+    summary: Literal["text", "json"] = Field("text", description="Form of the last words.")
 
 
 class Config(Section):
     """Everything the box needs to run."""
 
     sources: tuple[SourceConfig, ...] = ()
-    site: str = Field("default", min_length=1, max_length=128)
+    site: str = Field(
+        "default",
+        min_length=1,
+        max_length=128,
+        description="Boxes of one site see the same people.",
+    )
     edge_id: str | None = Field(None, max_length=128, description="Unset: the host's name, kept.")
-    new_edge_id: bool = False
-    data_dir: Path
-    models_dir: Path | None = None
+    new_edge_id: bool = Field(False, description="The data folder belongs to another box now.")
+    data_dir: Path = Field(
+        description="Spool, id, keys, chosen runtimes; --data-dir, or the XDG state folder."
+    )
+    models_dir: Path | None = Field(
+        None, description="Models and cards, watched while running. Unset: the packaged ones."
+    )
     fps: Annotated[float, Field(gt=0, le=120)] = Field(
         10.0, description="Analysed frames per second of a live camera; files: every frame."
     )
-    shutdown_s: Seconds = 10.0
-    duration_s: float | None = None
-    embedded: bool = False
-    require_commercial: bool = False
+    shutdown_s: Seconds = Field(10.0, description="Longest drain after SIGTERM or Ctrl-C.")
+    duration_s: Seconds | None = Field(None, description="End by itself after so long.")
+    embedded: bool = Field(False, description="Start a matcher as a child; for a first look.")
+    require_commercial: bool = Field(
+        False, description="Refuse models whose card does not allow commercial use."
+    )
     tracks: Path | None = Field(None, description="Write tracks in MOTChallenge format here.")
     detect: DetectConfig = DetectConfig()
     track: TrackConfig = TrackConfig()
