@@ -37,6 +37,8 @@ demo: $(VENV)/.run  ## see it work on a sample clip: who was seen, and bytes sen
 	@rm -rf $(OUT)/demo
 	@$(BIN)/edge-run --sample --embedded --site demo --data-dir $(OUT)/demo --metrics off --log text
 	@$(BIN)/edge-match who --data-dir $(OUT)/demo/matcher
+	@$(BIN)/edge-match report --data-dir $(OUT)/demo/matcher $(OUT)/demo/report.html >/dev/null
+	@echo "the same as a page: $(OUT)/demo/report.html"
 
 test: $(VENV)/.dev debian  ## run all tests
 	@$(BIN)/python -m pytest
