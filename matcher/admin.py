@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import structlog
 
-from matcher.associate.engine import split_identity_id
+from matcher.associate.live import split_identity_id
 from matcher.associate.model import Associator
 from matcher.associate.worker import AssociationWorker
 from matcher.errors import MatcherError

@@ -83,7 +83,7 @@ def serve(
     Prints one line of JSON when it listens: {"event": "listening", "address", "ports", ...}.
     """
     from matcher.native_log import NativeLog
-    from matcher.server import serve as run
+    from matcher.run import serve as run
 
     flags: dict[str, Any] = {
         "listen": tuple(listen) if listen else None,

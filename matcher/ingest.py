@@ -27,8 +27,9 @@ from matcher.greeting import binding_problem, hello_problem, hole_text, largest
 from matcher.heartbeats import Heartbeats
 from matcher.ingest_metrics import IngestMetrics
 from matcher.ledger import Ledger
+from matcher.records import Appended, KnownKeys
 from matcher.schema import EntryKind
-from matcher.store import Appended, KnownKeys, LedgerStore
+from matcher.store import LedgerStore
 from matcher.streams import StreamBook
 from reid import SOFTWARE, WIRE_VERSION
 from reid.clock import Clock

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +25,7 @@ from matcher.associate.prior import PriorAssociator
 from matcher.associate.worker import AssociationWorker
 from matcher.config import AssociationConfig, MatcherConfig
 from matcher.edges import EdgeBook
-from matcher.errors import ExitCode, LedgerUnusable, MatcherError, ServerFault
+from matcher.errors import MatcherError, ServerFault
 from matcher.ingest import IngestService
 from matcher.ledger import Ledger
 from matcher.query import QueryService, ReadPool
@@ -136,7 +134,8 @@ class MatcherServer:
             )
         loop = asyncio.get_running_loop()
         self._fault = loop.create_future()
-        self._lock = DataLock(config.data_dir, wait_s=config.lock_wait_s)
+        # In a thread: a predecessor may take seconds to drain, and SIGTERM must be heard meanwhile.
+        self._lock = await asyncio.to_thread(DataLock, config.data_dir, wait_s=config.lock_wait_s)
         try:
             self._ledger.open(loop)
             reader = connect(config.data_dir / LEDGER_FILE, read_only=True)
@@ -448,70 +447,3 @@ def server_options() -> list[tuple[str, Any]]:
         # Two processes must not share a port by accident: a port in use is an error.
         ("grpc.so_reuseport", 0),
     ]
-
-
-def serve(
-    config: MatcherConfig,
-    *,
-    ready: Callable[[MatcherServer], None] | None = None,
-    watch_stdin: bool = False,
-) -> ExitCode:
-    """Run the matcher until SIGTERM or SIGINT; returns the exit code.
-
-    Args:
-        ready: called once, when every address is listened on.
-        watch_stdin: end as if by SIGTERM when standard input closes (the parent died).
-    """
-    # The writer thread and the event loop hand the interpreter's lock over per statement; at the
-    # default of 5 ms each hand-over would cost more than a commit.
-    sys.setswitchinterval(0.0005)
-    return asyncio.run(_serve(config, ready, watch_stdin))
-
-
-async def _serve(
-    config: MatcherConfig, ready: Callable[[MatcherServer], None] | None, watch_stdin: bool
-) -> ExitCode:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    server = MatcherServer(config)
-    await server.start()
-    if watch_stdin:
-        await _watch_stdin(loop, stop)
-    if ready is not None:
-        ready(server)
-    _log.info(
-        "listening",
-        listen=[*config.listen],
-        ports=list(server.ports),
-        ledger=server.ledger.ledger_id,
-        data_dir=str(config.data_dir),
-    )
-    running = asyncio.create_task(server.run())
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    code = ExitCode.DONE
-    if running.done() and not running.cancelled():
-        failure = running.exception()
-        code = ExitCode.LEDGER if isinstance(failure, LedgerUnusable) else ExitCode.FAULT
-        _log.error("the server ends", error=failure)
-    else:
-        running.cancel()
-        _log.info("draining")
-    await server.stop()
-    await asyncio.gather(running, stopping, return_exceptions=True)
-    return code
-
-
-class _StdinClosed(asyncio.Protocol):
-    def __init__(self, stop: asyncio.Event) -> None:
-        self._stop = stop
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop.set()
-
-
-async def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    await loop.connect_read_pipe(lambda: _StdinClosed(stop), sys.stdin)

@@ -11,14 +11,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from matcher.records import Appended, KnownKeys, Row
 from matcher.schema import EntryKind, get_meta
 from reid.ranges import KeyRanges, RangeSet
-
-# writer_id, seq, content_hash, tracklet_id, seen_ns, body: a plain tuple, since thousands a second
-# are made.
-Row = tuple[str, int, bytes, str, int, bytes]
 
 _COLUMNS = 11
 _CHUNK = 64  # rows of one INSERT: one call, one release of the interpreter's lock
@@ -29,51 +26,6 @@ _INSERT = (
 _PLACES = "(?,?,?,?,?,?,?,?,?,?)"
 _INSERT_CHUNK = _INSERT + ",".join([_PLACES] * _CHUNK)
 _INSERT_ONE = _INSERT + _PLACES
-
-
-@dataclass(slots=True)
-class Appended:
-    """What became of the rows of one batch.
-
-    Attributes:
-        acked: keys that are durable, or were before, once the transaction is committed.
-        stored, duplicates, expired, forgotten: how many rows each.
-        conflicts: keys whose stored content is another one.
-        foreign: keys of a writer that belongs to another box.
-        erase: keys of forgotten tracklets that the box must delete.
-    """
-
-    acked: KeyRanges = field(default_factory=KeyRanges)
-    stored: int = 0
-    duplicates: int = 0
-    expired: int = 0
-    forgotten: int = 0
-    conflicts: list[tuple[str, int]] = field(default_factory=list)
-    foreign: list[tuple[str, int]] = field(default_factory=list)
-    erase: KeyRanges = field(default_factory=KeyRanges)
-
-
-@dataclass(slots=True)
-class KnownKeys:
-    """What the ledger knows of the keys that a box names.
-
-    Attributes:
-        committed: receipted.
-        skipped: told as skipped and not receipted.
-        erase: forgotten, held by the box and not yet told as erased.
-        foreign: writers that belong to another box.
-        unfinished: older writers of the box with keys that are still to come.
-        ended: older writers of the box that were ended now.
-        hole: keys that were issued, are not known here, and are not held by the box.
-    """
-
-    committed: KeyRanges
-    skipped: KeyRanges
-    erase: KeyRanges
-    foreign: list[str]
-    unfinished: dict[str, RangeSet]
-    ended: list[str]
-    hole: KeyRanges
 
 
 @dataclass(slots=True)
@@ -401,23 +353,6 @@ class LedgerStore:
             )
         return RangeSet(rows)
 
-    def counts(self) -> dict[tuple[str, str], tuple[int, dict[int, int]]]:
-        """Per (site, edge_id): keys receipted, and keys skipped and not receipted by reason."""
-        result: dict[tuple[str, str], tuple[int, dict[int, int]]] = {}
-        for writer in self._writers.values():
-            committed, skipped = result.get((writer.site, writer.edge_id), (0, {}))
-            committed += len(writer.receipts)
-            for (reason,) in self._db.execute(
-                "SELECT DISTINCT reason FROM skipped WHERE writer = ?", (writer.number,)
-            ).fetchall():
-                if reason != FORGOTTEN:
-                    missing = self._skips(writer.number, reason).minus(writer.receipts)
-                    skipped[reason] = skipped.get(reason, 0) + len(missing)
-            result[(writer.site, writer.edge_id)] = (committed, skipped)
-        return result
-
-    # --- deleting -------------------------------------------------------------------------------
-
     def forget(
         self, site: str, identity_id: str, tracklet_ids: Sequence[str], *, now_ns: int
     ) -> tuple[int, dict[str, KeyRanges]]:
@@ -479,11 +414,6 @@ class LedgerStore:
         self._db.execute(
             "INSERT OR REPLACE INTO retention VALUES(?, ?, ?)", (site, ledger_s, identity_s)
         )
-
-    def limit_pages(self, *, extra: int) -> None:
-        """Let the file grow by so many pages only: beyond, SQLite says that the disk is full."""
-        pages = self._db.execute("PRAGMA page_count").fetchone()[0]
-        self._db.execute(f"PRAGMA max_page_count={pages + extra}")
 
     def last_position(self) -> int:
         """The last position of the log."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from matcher.clocks import ClockEstimate
-from matcher.store import Row
+from matcher.records import Row
 from matcher.times import age_from_ns
 from reid.limits import (
     PATH_POINTS,

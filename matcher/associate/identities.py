@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from matcher.associate.calibrate import Calibration, Pair, Running
-from matcher.associate.engine import Changes
+from matcher.associate.live import Changes
 from matcher.associate.model import Identity, State, Tracklet, Vectors
 from matcher.clocks import ClockEstimate
 from matcher.schema import connect, get_meta, set_meta
@@ -124,6 +124,11 @@ class IdentityStore:
         """Latest commit time that was read."""
         return int(get_meta(self._db, "log_time_ns") or 0)
 
+    @property
+    def expired_ns(self) -> int:
+        """The log's time when ends of life were last looked for."""
+        return int(get_meta(self._db, "expired_ns") or 0)
+
     def left_out(self) -> frozenset[int]:
         """Positions of entries that association failed at."""
         return frozenset(json.loads(get_meta(self._db, "left_out") or "[]"))
@@ -142,7 +147,6 @@ class IdentityStore:
             if row[4] >= live_since.get(row[1], since_ns):
                 found.append(Identity(row[0], row[1], {}, row[2], row[3], row[4]))
         for identity in found:
-            # In order of joining as far as the log tells: by position, then number.
             for (tracklet_id,) in self._db.execute(
                 "SELECT tracklet_id FROM tracklets WHERE identity_id = ? ORDER BY number",
                 (identity.identity_id,),
@@ -152,14 +156,16 @@ class IdentityStore:
 
     def load_tracklets(self, identities: Iterable[Identity], since_ns: int) -> Iterator[Tracklet]:
         """Tracklets of these identities, and those without one committed since."""
-        wanted = {identity.identity_id for identity in identities}
-        for row in self._db.execute(
-            f"SELECT {TRACKLET_COLUMNS} FROM tracklets WHERE committed_ns >= ? OR "
-            "identity_id <> ''",
-            (since_ns,),
-        ).fetchall():
-            if row[15] in wanted or (not row[15] and row[19] >= since_ns):
+        select = f"SELECT {TRACKLET_COLUMNS} FROM tracklets WHERE "
+        for identity in identities:
+            for row in self._db.execute(
+                f"{select} identity_id = ?", (identity.identity_id,)
+            ).fetchall():
                 yield self._with_vectors(tracklet_from(row))
+        for row in self._db.execute(
+            f"{select} identity_id = '' AND committed_ns >= ?", (since_ns,)
+        ).fetchall():
+            yield self._with_vectors(tracklet_from(row))
 
     def load_tracklet(self, tracklet_id: str) -> Tracklet | None:
         """One tracklet, live or not."""
@@ -254,6 +260,7 @@ class IdentityStore:
                 set_meta(db, "number", str(highest))
             set_meta(db, "position", str(position))
             set_meta(db, "log_time_ns", str(changes.log_time_ns))
+            set_meta(db, "expired_ns", str(changes.expired_ns))
             db.execute("COMMIT")
         except sqlite3.Error:
             if db.in_transaction:

@@ -147,7 +147,7 @@ class Identity:
     """One pseudonymous person.
 
     Attributes:
-        members: tracklet ids in order of joining.
+        members: its tracklets' ids.
         committed_ns: when the log last told of one of its tracklets: its life is counted from it.
     """
 

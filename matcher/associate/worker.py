@@ -168,11 +168,13 @@ class AssociationWorker:
             next_number=store.next_number(),
         )
         engine.retention = store.load_retention()
-        engine.log_time_ns = store.log_time_ns
-        since = engine.log_time_ns - engine.retention.get("", self._life_ns)
-        by_site = {site: engine.log_time_ns - life for site, life in engine.retention.items()}
+        engine.live.log_time_ns = store.log_time_ns
+        # What was live then is what had not ended when ends of life were last looked for.
+        engine.live.expired_ns = store.expired_ns
+        since = store.expired_ns - engine.retention.get("", self._life_ns)
+        by_site = {site: store.expired_ns - life for site, life in engine.retention.items()}
         identities = store.load_identities(by_site, since)
-        engine.restore(store.load_tracklets(identities, since), identities)
+        engine.live.restore(store.load_tracklets(identities, since), identities)
         engine.clocks = store.load_clocks()
         engine.ended_writers = store.load_ended_writers()
         engine.calibration = store.load_calibration()
@@ -198,7 +200,7 @@ class AssociationWorker:
             self._applying = entry.position
             engine.apply(entry)
         self._applying = 0
-        store.save(engine.take_changes(), engine.calibration, entries[-1].position)
+        store.save(engine.live.take_changes(), engine.calibration, entries[-1].position)
         with self._changed:
             self.position = entries[-1].position
             self._changed.notify_all()

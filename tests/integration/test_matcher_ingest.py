@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from matcher.log import LogReader
+from matcher.store import LedgerStore
 from reid.clock import SystemClock
 from reid.ranges import KeyRanges
 from reid.v1 import ingest_pb2
@@ -463,7 +464,7 @@ def test_a_full_disk_says_goodbye_storage_and_acks_nothing_that_is_not_stored(
         box.welcome()
         ledger = serving.server.ledger
         # SQLite's own bound gives the error of a full disk at an exact place.
-        serving.call(ledger.run(lambda store: store.limit_pages(extra=4)))
+        serving.call(ledger.run(lambda store: limit_pages(store, 4)))
         monkeypatch.setattr(ledger, "_free_bytes", lambda: 0)
 
         acked = KeyRanges()
@@ -486,12 +487,18 @@ def test_a_full_disk_says_goodbye_storage_and_acks_nothing_that_is_not_stored(
         assert not serving.server.readiness()["ready"]
 
         monkeypatch.undo()
-        serving.call(ledger.run(lambda store: store.limit_pages(extra=100_000), deletes=True))
+        serving.call(ledger.run(lambda store: limit_pages(store, 100_000), deletes=True))
         eventually(lambda: serving.server.readiness()["ready"] or _hello(serving), within_s=10)
         with Box(serving.address, writer_id=box.writer_id) as again:
             again.welcome()
             again.batch(*[record(box.writer_id, seq, person=seq) for seq in range(1000, 1064)])
             again.acked(64)
+
+
+def limit_pages(store: LedgerStore, extra: int) -> None:
+    """Let the file grow by so many pages only: beyond, SQLite says that the disk is full."""
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count={pages + extra}")
 
 
 def _hello(serving: Serving) -> bool:
@@ -512,7 +519,7 @@ def test_a_damaged_ledger_is_refused_with_the_cure(tmp_path: Path) -> None:
     content[:64] = b"x" * 64
     path.write_bytes(content)
 
-    with pytest.raises(LedgerUnusable, match="damaged.*backup"), Serving(tmp_path):
+    with pytest.raises(LedgerUnusable, match=r"damaged.*backup"), Serving(tmp_path):
         pass
 
 

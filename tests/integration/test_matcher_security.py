@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -354,3 +356,27 @@ def test_certificates_are_made_readable_only_by_their_owner(tmp_path: Path) -> N
     with pytest.raises(certs.CertsError, match="certs init"):
         certs.box(tmp_path / "nothing", edge_id="box", site="site")
     shutil.rmtree(folder.path)
+
+
+def test_a_new_process_takes_the_ledger_over_while_the_old_one_drains(tmp_path: Path) -> None:
+    with process(tmp_path / "data") as (old, address, _):
+        with Box(address) as box:
+            box.welcome()
+            box.batch(record(box.writer_id, 1))
+            box.acked(1)
+        waiting = threading.Thread(target=old.wait)
+        with ThreadPoolExecutor(1) as pool:
+            successor = process(tmp_path / "data")
+            started = pool.submit(successor.__enter__)
+            old.send_signal(signal.SIGTERM)
+            waiting.start()
+            _, new_address, _ = started.result(30)
+        waiting.join()
+        held = KeyRanges()
+        held.add_range(box.writer_id, 1, 1)
+        with Box(new_address, writer_id=box.writer_id, held=held.messages()) as again:
+            committed = KeyRanges(again.welcome().committed)
+        successor.__exit__(None, None, None)
+
+    assert old.returncode == 0
+    assert committed == held

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from matcher.records import Row
 from matcher.schema import open_ledger
-from matcher.store import FORGOTTEN, LedgerStore, Row
+from matcher.store import FORGOTTEN, LedgerStore
 from reid.ranges import KeyRanges, RangeSet
 
 WRITER = "a" * 32

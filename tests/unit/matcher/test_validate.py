@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable
 
 import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from matcher.validate import BatchCheck
 from reid.limits import InvalidSighting, check_record
@@ -141,3 +144,37 @@ def test_an_empty_boot_id_becomes_that_of_the_hello() -> None:
 
     stored = Sighting.FromString(row[5])
     assert (stored.first_seen.boot_id, stored.last_seen.boot_id) == ("boot", "boot")
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_whatever_bytes_parse_as_a_batch_are_checked_without_a_fault(data: st.DataObject) -> None:
+    """Each record of a mutated batch is taken if the contract's own check takes it."""
+    content = bytearray(Batch(records=[good(), good()]).SerializeToString())
+    for _ in range(data.draw(st.integers(1, 8))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        match data.draw(st.sampled_from(["flip", "cut", "insert"])):
+            case "flip":
+                content[at] = data.draw(st.integers(0, 255))
+            case "cut":
+                del content[at : at + data.draw(st.integers(1, 4))]
+            case _:
+                content[at:at] = data.draw(st.binary(min_size=1, max_size=4))
+        if not content:
+            return
+    try:
+        batch = Batch.FromString(bytes(content))
+    except DecodeError:
+        return
+
+    checked = checker().check(batch, now_ns=NOW)
+
+    assert len(checked.rows) + len(checked.rejects) == len(batch.records)
+    for record_ in batch.records:
+        taken = any(row[:2] == (record_.key.writer_id, record_.key.seq) for row in checked.rows)
+        try:
+            check_record(record_, {SPACE: DIMENSION})
+        except InvalidSighting:
+            continue
+        mine = (record_.sighting.site, record_.sighting.edge_id) == ("site", "box")
+        assert taken or not mine

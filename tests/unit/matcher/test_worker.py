@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from matcher.associate.engine import Engine
+from matcher.associate.identities import IdentityStore
 from matcher.associate.prior import PriorAssociator
 from matcher.associate.worker import AssociationWorker
 from matcher.ledger import Ledger
-from matcher.log import Entry
+from matcher.log import Entry, LogReader
 from reid.clock import SystemClock
+from reid.v1.query_pb2 import IDENTITY_EVENT_KIND_EXPIRED, WatchResponse
 from reid.v1.sighting_pb2 import Sighting
 from tests.integration.matcher_rig import record
 
@@ -39,7 +42,9 @@ def filled(data_dir: Path, count: int) -> tuple[str, str]:
     return asyncio.run(fill())
 
 
-def worker(data_dir: Path, generation: str, salt: str) -> AssociationWorker:
+def worker(
+    data_dir: Path, generation: str, salt: str, *, life_ns: int = 10**15
+) -> AssociationWorker:
     return AssociationWorker(
         data_dir=data_dir,
         associator=PriorAssociator(
@@ -47,7 +52,7 @@ def worker(data_dir: Path, generation: str, salt: str) -> AssociationWorker:
         ),
         generation=generation,
         salt=salt,
-        identity_life_ns=10**15,
+        identity_life_ns=life_ns,
         busy=lambda: False,
     )
 
@@ -80,6 +85,58 @@ def test_an_entry_that_fails_ends_the_thread_once_and_is_then_left_out(
     assert caught_up
     assert second.fault is None
     assert second.left_out == {7}
+
+
+def test_a_restart_at_any_entry_changes_nothing_also_where_identities_end(tmp_path: Path) -> None:
+    second = 1_000_000_000
+
+    async def fill(data_dir: Path) -> tuple[str, str]:
+        ledger = Ledger(data_dir=data_dir, clock=SystemClock())
+        ledger.open(asyncio.get_running_loop())
+        for seq in range(1, 61):
+            now = 1_790_000_000 * second + seq * 7 * second
+            one = record(WRITER, seq, person=seq % 5, base_ns=now - second, noise=0.2)
+            row = (WRITER, seq, b"h" * 32, one.sighting.tracklet_id, seq,
+                   one.sighting.SerializeToString())  # fmt: skip
+            await ledger.run(
+                lambda store, row=row, now=now: store.append(  # type: ignore[misc]
+                    "site", "box", [row], now_ns=now, expired_before_ns=0
+                )
+            )
+        ledger.close()
+        return ledger.generation, ledger.identity_salt
+
+    generation, salt = asyncio.run(fill(tmp_path))
+
+    def beliefs(stops: list[int]) -> list[object]:
+        (tmp_path / "identities.db").unlink(missing_ok=True)
+        for stop in [*stops, 60]:
+            store = IdentityStore(tmp_path / "identities.db", generation=generation)
+            one = worker(tmp_path, generation, salt, life_ns=20 * second)
+            engine = one._engine(store)
+            reader = LogReader(data_dir=tmp_path)
+            entries = [
+                entry for entry in reader.read(one.position, limit=100) if entry.position <= stop
+            ]
+            for entry in entries:
+                engine.apply(entry)
+            store.save(engine.live.take_changes(), engine.calibration, stop)
+            reader.close()
+            store.close()
+        connection = sqlite3.connect(tmp_path / "identities.db")
+        rows: list[object] = [
+            connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+            for table in ("tracklets", "identities", "events")
+        ]
+        connection.close()
+        return rows
+
+    at_once = beliefs([])
+    restarted = beliefs(list(range(3, 60, 3)))
+
+    kinds = [WatchResponse.FromString(row[-1]).kind for row in at_once[2]]  # type: ignore[attr-defined]
+    assert kinds.count(IDENTITY_EVENT_KIND_EXPIRED) > 5
+    assert restarted == at_once
 
 
 def test_a_ledger_of_another_generation_makes_the_identities_anew(tmp_path: Path) -> None:
