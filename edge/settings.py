@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from edge.config import Config, GateConfig, SourceConfig
-from reid.logs import mask
+from reid.logs import mask, mask_address
 
 ENV_PREFIX = "EDGE_"
 
@@ -66,7 +66,7 @@ class Settings:
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """(dotted key, value, origin) of every setting, secrets masked."""
         for key, value in _flatten(self.config.model_dump(mode="json")):
-            yield key, mask(json.dumps(value)), self.origins.get(key, "default")
+            yield key, mask(json.dumps(_without_secrets(value))), self.origins.get(key, "default")
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path:
@@ -222,6 +222,11 @@ def _nearest(key: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known)[:12])}"
 
 
+def _without_secrets(value: Any) -> Any:
+    """An address may hold spaces, by which one inside a text would end."""
+    return mask_address(value) if isinstance(value, str) else value
+
+
 def _flatten(tree: Mapping[str, Any], base: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         name = f"{base}.{key}" if base else key
@@ -273,7 +278,9 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
         origin = origins.get(key) or origins.get(parent) or ""
         found = problem.get("input")
         shown = (
-            "" if isinstance(found, Mapping) or found is None else f", found {mask(str(found))!r}"
+            ""
+            if isinstance(found, Mapping) or found is None
+            else f", found {mask_address(str(found))!r}"
         )
         message = problem["msg"].removeprefix("Value error, ")
         lines.append(f"{origin + ': ' if origin else ''}{key or 'configuration'}: {message}{shown}")

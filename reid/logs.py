@@ -1,7 +1,7 @@
 """Logs of both processes: plain lines for people, JSON for machines, never a secret.
 
-Promise: after `configure` every record goes to stderr in one form; credentials in URLs are masked
-in every value before it is written. `configure` is called once, from the main thread.
+Promise: after `configure` every record goes to stderr in one form; credentials in addresses are
+masked in every value before it is written. `configure` is called once, from the main thread.
 """
 
 from __future__ import annotations
@@ -11,18 +11,47 @@ import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any, Literal, TextIO, cast
+from urllib.parse import unquote
 
 import structlog
 
-_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/@\s'\"]+@")
-_QUERY_SECRET = re.compile(
-    r"(?P<name>[?&](?:token|password|passwd|pwd|auth|key|secret)=)[^&\s'\"]+", re.I
+MASKED = "***"
+# Cameras take credentials as query values too; the names are those of the common makers.
+_SECRET_KEY = re.compile(
+    r"(?i)^(.*(pass|pwd|psw|secret|token|auth|sig|credential|session).*|user(name)?|usr|login|key|"
+    r"api_?key|access_?key|loginuse|loginpas)$"
 )
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+# An address inside a text, without the punctuation that the text puts behind it.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S*[^\s'\"()\[\]{}<>,;:.]")
 
 
 def mask(text: str) -> str:
-    """Replace the user and password of every URL in a text, and secrets in its query, by ***."""
-    return _QUERY_SECRET.sub(r"\g<name>***", _CREDENTIALS.sub(r"\g<scheme>***@", text))
+    """Replace user, password and tokens of every address in a text by ***."""
+    return _ADDRESS.sub(lambda found: mask_address(found.group()), text)
+
+
+def mask_address(text: str) -> str:
+    """One address without user, password and tokens; other texts come back as they are.
+
+    >>> mask_address("rtsp://admin:pa@ss@10.0.0.7/main?token=abc&subtype=0")
+    'rtsp://***@10.0.0.7/main?token=***&subtype=0'
+    """
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return text
+    rest = text[scheme.end() :]
+    # Up to the last @, since a password that was not encoded may hold @, / or ?
+    _, at, tail = rest.rpartition("@")
+    head, question, query = (tail if at else rest).partition("?")
+    if question:
+        query = "&".join(_mask_pair(pair) for pair in query.split("&"))
+    return f"{scheme.group(0)}{MASKED + '@' if at else ''}{head}{question}{query}"
+
+
+def _mask_pair(pair: str) -> str:
+    key, equals, _ = pair.partition("=")
+    return f"{key}={MASKED}" if equals and _SECRET_KEY.match(unquote(key)) else pair
 
 
 def _mask_values(

@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge.config import SourceConfig
-from edge.sources.urls import SourceKind, mask, parse
+from edge.sources.urls import SourceKind, parse
 from edge.types import CaptureTime, Image
 from reid.clock import Clock, SystemClock
+from reid.logs import mask_address
 
 
 class SourceError(Exception):
@@ -40,7 +41,7 @@ class SourceError(Exception):
     default_cure = "run edge-run --check with this source"
 
     def __init__(self, where: str, what: str, cure: str | None = None) -> None:
-        self.where = mask(where)
+        self.where = mask_address(where)
         self.what = what
         self.cure = cure or self.default_cure
         super().__init__(f"{self.where}: {self.what}; {self.cure}")

@@ -33,10 +33,10 @@ from edge.sources.camera import (
     EventKind,
 )
 from edge.sources.handover import EveryFrame, Handover, NewestFrame, Numbered, RateLimit
-from edge.sources.urls import mask
 from edge.sources.watch import WATCH_S, Backoff, Watchdog
 from edge.types import Frame
 from reid.clock import Clock, SystemClock
+from reid.logs import mask_address
 
 # A hung read ends by the library's own time-out, so more than this many means that it does not.
 MAX_ABANDONED = 3
@@ -239,7 +239,7 @@ class CameraThread:
     def _online_text(self, reading: Reading) -> str:
         return (
             f"camera {self.name!r}: frames of {reading.width}x{reading.height} "
-            f"from {mask(self._config.url)}"
+            f"from {mask_address(self._config.url)}"
         )
 
     def _resized_text(self, size: tuple[int, int]) -> str:
@@ -329,11 +329,11 @@ class CameraThread:
         if source.undecodable:
             text = (
                 f"camera {self.name!r}: {source.undecodable} damaged pictures in "
-                f"{mask(self._config.url)} gave no frame; the file is cut off or damaged"
+                f"{mask_address(self._config.url)} gave no frame; the file is cut off or damaged"
             )
             events.append(self._event(EventKind.DAMAGED, text))
         if ended:
-            text = f"camera {self.name!r}: {mask(self._config.url)} has ended"
+            text = f"camera {self.name!r}: {mask_address(self._config.url)} has ended"
             events.append(self._event(EventKind.ENDED, text))
         else:
             self._last_error = error

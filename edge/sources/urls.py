@@ -1,7 +1,7 @@
 """Addresses of sources: told apart, named, and written without their credentials.
 
-Promise: `mask` gives a text that never holds a user, a password or a token of the address, also
-for addresses that are not well formed; whoever prints an address prints `mask(address)`.
+Promise: whoever prints an address prints `reid.logs.mask_address(address)`; no text that is made
+here holds a user, a password or a token.
 """
 
 from __future__ import annotations
@@ -13,15 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-MASKED = "***"
+from reid.logs import mask_address
+
 MAX_NAME = 64
 ACCEPTED = "a file, rtsp://HOST/PATH, rtsps://, http(s)://, v4l2:/dev/video0, folder:PATH or synth://street"
 
-# Cameras take credentials as query values too; the names are those of the common makers.
-_SECRET_KEY = re.compile(
-    r"(?i)^(.*(pass|pwd|psw|secret|token|auth|sig|credential|session).*|user(name)?|usr|login|key|"
-    r"api_?key|access_?key|loginuse|loginpas)$"
-)
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _NETWORK = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 # An http address that ends so is a file that ends, not a camera.
@@ -86,7 +82,9 @@ def parse(text: str) -> Address:
             SourceKind.SYNTH, text, _options(parts.query, text), host=parts.netloc, path=parts.path
         )
     if name not in _NETWORK:
-        raise ValueError(f"{mask(text)}: unknown kind of source {name!r}; accepted: {ACCEPTED}")
+        raise ValueError(
+            f"{mask_address(text)}: unknown kind of source {name!r}; accepted: {ACCEPTED}"
+        )
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
@@ -94,7 +92,7 @@ def parse(text: str) -> Address:
         host, port = None, None
     if not host or port == 0:
         raise ValueError(
-            f"{mask(text)}: its host or port cannot be read; "
+            f"{mask_address(text)}: its host or port cannot be read; "
             "percent-encode @ : / ? # [ ] in user and password"
         ) from None
     return Address(
@@ -112,29 +110,6 @@ def _options(query: str, text: str) -> dict[str, str]:
     except ValueError:
         raise ValueError(f"{text!r}: options are written ?name=value&name=value") from None
     return dict(pairs)
-
-
-def mask(text: str) -> str:
-    """The address without user, password and tokens; other texts come back as they are.
-
-    >>> mask("rtsp://admin:pa@ss@10.0.0.7/main?token=abc&subtype=0")
-    'rtsp://***@10.0.0.7/main?token=***&subtype=0'
-    """
-    scheme = _SCHEME.match(text)
-    if scheme is None:
-        return text
-    rest = text[scheme.end() :]
-    # Up to the last @, since a password that was not encoded may hold @, / or ?
-    _, at, tail = rest.rpartition("@")
-    head, question, query = (tail if at else rest).partition("?")
-    if question:
-        query = "&".join(_mask_pair(pair) for pair in query.split("&"))
-    return f"{scheme.group(0)}{MASKED + '@' if at else ''}{head}{question}{query}"
-
-
-def _mask_pair(pair: str) -> str:
-    key, equals, _ = pair.partition("=")
-    return f"{key}={MASKED}" if equals and _SECRET_KEY.match(unquote(key)) else pair
 
 
 def read_argument(text: str) -> str:

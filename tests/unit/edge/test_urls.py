@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from edge.config import SourceConfig
 from edge.sources.base import SourceError, SourceUnreachableError
-from edge.sources.urls import SourceKind, camera_name, mask, name_cameras, parse, read_argument
+from edge.sources.urls import SourceKind, camera_name, name_cameras, parse, read_argument
+from reid.logs import mask_address
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_what_cannot_be_an_address_is_refused_with_what_is_accepted(text: str, s
     ],
 )
 def test_masked_addresses_keep_what_helps_and_lose_what_is_secret(text: str, masked: str) -> None:
-    assert mask(text) == masked
+    assert mask_address(text) == masked
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,7 +78,7 @@ def test_masked_addresses_keep_what_helps_and_lose_what_is_secret(text: str, mas
 def test_no_password_survives_masking_however_it_is_written(password: str) -> None:
     secret = f"XX{password}XX"
 
-    masked = mask(f"rtsp://admin:{secret}@10.0.0.7/main")
+    masked = mask_address(f"rtsp://admin:{secret}@10.0.0.7/main")
 
     assert "XX" not in masked
     assert "admin" not in masked

@@ -71,7 +71,10 @@ def test_credentials_never_reach_a_log_line() -> None:
 @pytest.mark.parametrize(
     ("text", "masked"),
     [
-        ("http://cam/video?user=a&password=b&x=1", "http://cam/video?user=a&password=***&x=1"),
+        ("http://cam/video?user=a&password=b&x=1", "http://cam/video?user=***&password=***&x=1"),
+        ("camera 'http://c/v?usr=a&psw=b': off", "camera 'http://c/v?usr=***&psw=***': off"),
+        ('"rtsp://a:p@ss@h/main", gone', '"rtsp://***@h/main", gone'),
+        ("rtsp://a:b'c@h/main: refused", "rtsp://***@h/main: refused"),
         ("rtsps://a:b@h:1/p and rtsp://c:d@e", "rtsps://***@h:1/p and rtsp://***@e"),
         ("no secret here", "no secret here"),
     ],
