@@ -10,9 +10,15 @@ Threads: one owner (the camera's tracker).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 
 from edge.types import Floats
+
+Appearance = Callable[[Floats], Floats]
+Rows = npt.NDArray[np.intp]
 
 GALLERY = 10  # embeddings kept of one tracklet: ten seconds at one a second
 # Likeness (best cosine within a gallery) of one person and of strangers, before anything was
@@ -76,3 +82,33 @@ class LikenessScale:
         gap = max(self._same - self._other, LEAST_GAP)
         found: Floats = np.minimum(np.maximum((likeness - middle) / gap, -1.0), 1.0)
         return np.where(np.isfinite(found), found, np.float32(0.0))
+
+
+class AskedEmbeddings:
+    """The embeddings of one frame's detections, each asked for once."""
+
+    def __init__(self, boxes: Floats, appearance: Appearance | None) -> None:
+        self._boxes = boxes
+        self._appearance = appearance
+        self._known: dict[int, Floats] = {}
+
+    @property
+    def possible(self) -> bool:
+        return self._appearance is not None
+
+    def __contains__(self, column: object) -> bool:
+        """Whether this detection has an embedding (a refused one has not)."""
+        row = self._known.get(column) if isinstance(column, int) else None
+        return row is not None and bool(np.isfinite(row[0]))
+
+    def __call__(self, columns: Rows) -> Floats:
+        """(k,) indices of detections -> (k, d) unit rows, NaN where refused (d = 1 if all)."""
+        missing = [int(j) for j in columns if int(j) not in self._known]
+        if missing and self._appearance is not None:
+            fresh = self._appearance(self._boxes[missing])
+            self._known.update(zip(missing, fresh, strict=True))
+        rows = [self._known[int(j)] for j in columns]
+        size = max(len(row) for row in rows)
+        return np.stack(
+            [row if len(row) == size else np.full(size, np.nan, np.float32) for row in rows]
+        )

@@ -23,20 +23,19 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from edge.config import TrackConfig
-from edge.track.appearance import Gallery, LikenessScale
+from edge.track.appearance import Appearance, AskedEmbeddings, Gallery, LikenessScale
 from edge.track.fixtures import STANDING_S, Fixtures
 from edge.track.kalman import BoxFilter
 from edge.track.overlap import REFUSED, assign, covered, iou, widened_iou
+from edge.track.track import Track, numbered
 from edge.types import CaptureTime, Detections, EarlierBox, Floats, TrackedBox, TrackStep
 
-Appearance = Callable[[Floats], Floats]
 Doubles = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
 
@@ -60,29 +59,9 @@ LOST_S = 0.35
 # A tracklet with company this near (heights) has its gallery renewed after so long.
 COMPANY_HEIGHTS, RENEW_S = 1.0, 1.0
 CLEAR_COVER = 0.3  # a box covered by more than this shows two people: it teaches nothing
-# A candidate has moved when its box shifted by so many heights, or grew or shrank by so much in
-# both directions (log): a walker does so in 0.3 s, the boxes of signs never did.
-MOVED_HEIGHTS, MOVED_LOG_SIZE = 0.15, 0.25
 DUPLICATE_IOU = 0.55  # a detection this close to a matched one starts nothing
 WEAK_NOISE = 1.0  # a detection of score s is trusted with (1 + this · (1 - s)) times the noise
 HISTORY = 512  # analysed frames kept for closing gaps: end_s at 120 frames/s, twice over
-
-
-@dataclass(slots=True)
-class _Track:
-    """One candidate (number 0) or tracklet; row i of the filter is track i of the list."""
-
-    first_s: float
-    last_s: float
-    anchor: Floats  # the filter's box at the first hit
-    score: float
-    number: int = 0
-    hits: int = 1
-    strong: bool = False  # has had a detection of the high band
-    gallery: Gallery = field(default_factory=Gallery)
-    # hits not told yet (candidates), and the last hit (for closing gaps)
-    untold: list[EarlierBox] = field(default_factory=list)
-    last_box: Floats = field(default_factory=lambda: np.zeros(4, np.float32))
 
 
 class Tracker:
@@ -104,7 +83,7 @@ class Tracker:
         self._config = config
         self._limits = np.array([*frame_size, *frame_size], np.float32)
         self._filter = BoxFilter()
-        self._tracks: list[_Track] = []
+        self._tracks: list[Track] = []
         self._fixtures = Fixtures()
         self._scale = LikenessScale()
         self._history: deque[tuple[CaptureTime, int]] = deque(maxlen=HISTORY)
@@ -137,7 +116,7 @@ class Tracker:
         """
         now_s = captured.seconds
         ended = self._advance(now_s)
-        ask = _Asked(detections.boxes, appearance if self._config.relink else None)
+        ask = AskedEmbeddings(detections.boxes, appearance if self._config.relink else None)
         hits, free = self._match(detections, ask, now_s)
         rows = np.array(sorted(hits), np.intp)
         found = np.array([hits[row] for row in rows], np.intp)
@@ -169,14 +148,14 @@ class Tracker:
             if not track.number and self._confirms(track, boxes[row], strong, now_s):
                 track.number = next(self._numbers)
                 confirmed.append(track.number)
-                earlier += self._told_late(track)
-                box = _numbered(box, track.number)
+                earlier += track.told_late()
+                box = numbered(box, track.number)
             if track.number:
-                earlier += self._closed_gap(track, boxes[row], now_s)
+                earlier += track.closed_gap(boxes[row], now_s, self._history)
                 tracked.append(box)
             else:
                 track.untold.append(EarlierBox(box, captured, frame_index))
-            track.last_s, track.last_box, track.score = now_s, boxes[row], score
+            track.last_s, track.last_box = now_s, boxes[row]
         self._learn(rows, found, detections, ask, now_s)
         self._settle(now_s)
         self._start(detections, free, captured, frame_index)
@@ -218,7 +197,7 @@ class Tracker:
         return ended
 
     def _match(
-        self, detections: Detections, ask: _Asked, now_s: float
+        self, detections: Detections, ask: AskedEmbeddings, now_s: float
     ) -> tuple[dict[int, int], list[int]]:
         """Row → detection for all that were found; detections that belong to nobody."""
         scores, config = detections.scores, self._config
@@ -274,7 +253,7 @@ class Tracker:
         return widened_iou(predicted, boxes, margin)
 
     def _evidence(
-        self, rows: Rows, columns: Rows, overlap: Doubles, ask: _Asked, now_s: float
+        self, rows: Rows, columns: Rows, overlap: Doubles, ask: AskedEmbeddings, now_s: float
     ) -> Doubles:
         """(n, m) evidence of appearance, weighted; 0 where it was not worth asking."""
         evidence = np.zeros(overlap.shape)
@@ -296,37 +275,15 @@ class Tracker:
         evidence[:, asked] = worth * self._scale.evidence(likeness)
         return np.where(plausible, evidence, 0.0)
 
-    def _confirms(self, track: _Track, box: Floats, strong: bool, now_s: float) -> bool:
+    def _confirms(self, track: Track, box: Floats, strong: bool, now_s: float) -> bool:
         """Whether this hit makes a candidate a tracklet."""
         config = self._config
         # a float of seconds may fall a hair short of the third frame
         old_enough = now_s - track.first_s >= config.confirm_s - 1e-6
-        return strong and track.hits >= config.confirm_hits and old_enough and _moved(track, box)
-
-    def _told_late(self, track: _Track) -> list[EarlierBox]:
-        """The hits before the confirmation, now with their number."""
-        late = [
-            EarlierBox(_numbered(hit.box, track.number), hit.captured, hit.frame_index)
-            for hit in track.untold
-        ]
-        track.untold = []
-        return late
-
-    def _closed_gap(self, track: _Track, box: Floats, now_s: float) -> list[EarlierBox]:
-        """Boxes in the analysed frames since the last hit, interpolated in time."""
-        late: list[EarlierBox] = []
-        for captured, frame_index in reversed(self._history):
-            if captured.seconds <= track.last_s:
-                break
-            share = (captured.seconds - track.last_s) / (now_s - track.last_s)
-            between = (track.last_box + share * (box - track.last_box)).astype(np.float32)
-            late.append(
-                EarlierBox(TrackedBox(track.number, between, 0.0, False), captured, frame_index)
-            )
-        return late[::-1]
+        return strong and track.hits >= config.confirm_hits and old_enough and track.moved(box)
 
     def _learn(
-        self, rows: Rows, found: Rows, detections: Detections, ask: _Asked, now_s: float
+        self, rows: Rows, found: Rows, detections: Detections, ask: AskedEmbeddings, now_s: float
     ) -> None:
         """Renew galleries before people meet, and learn what a likeness is worth."""
         strong = detections.scores[found] >= self._config.high_confidence
@@ -371,7 +328,7 @@ class Tracker:
             if not track.number:
                 if now_s - track.last_s > self._lost_s:
                     continue
-                if now_s - track.first_s >= STANDING_S and not _moved(track, track.last_box):
+                if now_s - track.first_s >= STANDING_S and not track.moved(track.last_box):
                     self._fixtures.add(track.last_box)
                     continue
             keep.append(row)
@@ -390,7 +347,7 @@ class Tracker:
         fresh = [j for j, skip in zip(free, near, strict=True) if not skip]
         for j in fresh:
             box, score = detections.boxes[j], float(detections.scores[j])
-            track = _Track(captured.seconds, captured.seconds, box, score, last_box=box)
+            track = Track(captured.seconds, captured.seconds, box, box)
             track.strong = score >= self._config.high_confidence
             tracked = TrackedBox(0, box, score, True, detection=box)
             track.untold.append(EarlierBox(tracked, captured, frame_index))
@@ -412,49 +369,3 @@ class Tracker:
         if len(rows) != len(self._tracks):
             self._tracks = [self._tracks[row] for row in rows]
             self._filter.keep(np.array(rows, np.intp))
-
-
-class _Asked:
-    """The embeddings of one frame's detections, each asked for once."""
-
-    def __init__(self, boxes: Floats, appearance: Appearance | None) -> None:
-        self._boxes = boxes
-        self._appearance = appearance
-        self._known: dict[int, Floats] = {}
-
-    @property
-    def possible(self) -> bool:
-        return self._appearance is not None
-
-    def __contains__(self, column: object) -> bool:
-        """Whether this detection has an embedding (a refused one has not)."""
-        row = self._known.get(column) if isinstance(column, int) else None
-        return row is not None and bool(np.isfinite(row[0]))
-
-    def __call__(self, columns: Rows) -> Floats:
-        """(k,) indices of detections -> (k, d) unit rows, NaN where refused (d = 1 if all)."""
-        missing = [int(j) for j in columns if int(j) not in self._known]
-        if missing and self._appearance is not None:
-            fresh = self._appearance(self._boxes[missing])
-            self._known.update(zip(missing, fresh, strict=True))
-        rows = [self._known[int(j)] for j in columns]
-        size = max(len(row) for row in rows)
-        return np.stack(
-            [row if len(row) == size else np.full(size, np.nan, np.float32) for row in rows]
-        )
-
-
-def _moved(track: _Track, box: Floats) -> bool:
-    """Whether a candidate went somewhere: both opposite edges shifted alike, or it grew."""
-    shift = box - track.anchor
-    size, first = box[2:] - box[:2], track.anchor[2:] - track.anchor[:2]
-    growth = np.abs(np.log(np.maximum(size, 1.0) / np.maximum(first, 1.0)))
-    if growth.min() > MOVED_LOG_SIZE:
-        return True
-    alike = shift[:2] * shift[2:] > 0
-    moved = np.where(alike, np.minimum(np.abs(shift[:2]), np.abs(shift[2:])), 0.0)
-    return bool(moved.max() >= MOVED_HEIGHTS * first[1])
-
-
-def _numbered(box: TrackedBox, number: int) -> TrackedBox:
-    return TrackedBox(number, box.box, box.score, box.detected, box.detection)
