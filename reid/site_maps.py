@@ -1,0 +1,88 @@
+"""The maps of one site in a folder: the newest in use, the older ones to go back to.
+
+Promise: `current` is a map that was published whole, or None; publishing and rolling back change
+one small file in one step, so a reader sees the old state or the new one. At most `KEPT` maps stay.
+Threads and processes: many readers, one writer (`edge-models adapt`).
+
+    FOLDER/1.npz 1.toml 2.npz 2.toml …     maps by number, never written again
+    FOLDER/current                         the number in use; none, or 0: vectors stay as they are
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reid.model_errors import ModelUnreadable
+from reid.site_map import MapCard, SiteMap, replace_file, read_map, write_map
+
+KEPT = 5
+CURRENT = "current"
+
+
+class SiteMaps:
+    """The maps under one folder.
+
+    Args:
+        folder: of one site; need not exist before the first `publish`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def numbers(self) -> list[int]:
+        """Published maps, rising."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(
+            int(path.stem) for path in self._folder.glob("*.toml") if path.stem.isdecimal()
+        )
+
+    def current_number(self) -> int:
+        """The map in use; 0 for none.
+
+        Raises:
+            ModelUnreadable: the pointer holds no number.
+        """
+        pointer = self._folder / CURRENT
+        try:
+            text = pointer.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return 0
+        if not text.isdecimal():
+            raise ModelUnreadable(pointer, f"holds {text[:20]!r}, a number expected", "delete it")
+        return int(text)
+
+    def current(self) -> tuple[SiteMap, MapCard] | None:
+        """The map in use.
+
+        Raises:
+            ModelError: it is damaged.
+        """
+        number = self.current_number()
+        return read_map(self._folder / f"{number}.npz") if number else None
+
+    def next_number(self) -> int:
+        """What the next published map is called."""
+        return max([0, self.current_number(), *self.numbers()]) + 1
+
+    def publish(self, number: int, site_map: SiteMap, card: MapCard) -> Path:
+        """Write a map and take it into use; returns its file."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._folder / f"{number}.npz"
+        write_map(site_map, card, path)
+        self._point(number)
+        for old in self.numbers()[:-KEPT]:
+            (self._folder / f"{old}.toml").unlink(missing_ok=True)
+            (self._folder / f"{old}.npz").unlink(missing_ok=True)
+        return path
+
+    def roll_back(self) -> int:
+        """Go back to the map before the one in use; returns its number, 0 for none."""
+        number = self.current_number()
+        before = max((one for one in self.numbers() if one < number), default=0)
+        self._point(before)
+        return before
+
+    def _point(self, number: int) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        replace_file(self._folder / CURRENT, f"{number}\n".encode("ascii"))
