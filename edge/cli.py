@@ -230,7 +230,8 @@ def run(
 
     try:
         sources = _sources(rtsp or [], source or [], os.environ, start_time)
-        put(("sources",), sources, "--source")
+        given_here = "--rtsp, --source" if rtsp or source else "environment EDGE_RTSP, EDGE_SOURCE"
+        put(("sources",), sources, given_here)
         put(("fps",), fps, "--fps")
         put(("uplink", "matchers"), matcher, "--matcher")
         put(("embedded",), embedded, "--embedded")

@@ -111,6 +111,7 @@ def load(
     for path, (value, flag) in flags.items():
         _put(values, path, value)
         _claim(origins, path, flag)
+        origins.update((key, flag) for key, _ in _flatten({".".join(path): value}))
     if "data_dir" not in values:
         values["data_dir"] = str(default_data_dir(environ))
     try:

@@ -107,6 +107,27 @@ def test_credentials_in_urls_are_masked_in_the_printed_configuration(tmp_path: P
     assert "secret" not in "".join(value for _, value, _ in settings.rows())
 
 
+def test_a_camera_given_by_flag_shows_where_it_comes_from() -> None:
+    flag = ([{"name": "a", "url": "a.mp4"}], "--source")
+
+    settings = load(flags={("sources",): flag}, environ={}, file=None)
+
+    origins = {key: origin for key, _, origin in settings.rows()}
+    assert origins["sources[0].url"] == "--source"
+    assert origins["sources[0].transport"] == "default"
+
+
+@pytest.mark.parametrize(
+    "url", ["rtsp://u:s@cret@h/p", "rtsp://u:s cret@h/p", "http://h/?psw=cret"]
+)
+def test_no_password_is_printed_however_it_is_written(url: str) -> None:
+    settings = load(
+        flags={("sources",): ([{"name": "a", "url": url}], "--source")}, environ={}, file=None
+    )
+
+    assert "cret" not in "".join(value for _, value, _ in settings.rows())
+
+
 def test_a_value_across_two_fields_shows_both(tmp_path: Path) -> None:
     file = write(tmp_path, "[track]\nlow_confidence = 0.7\n")
 
