@@ -114,7 +114,9 @@ class Box:
         )
         self._budget = CropBudget(per_s=config.shots.budget_per_s)
         self._numbers = itertools.count(1)
-        self._cameras = {source.name: self._make_camera(source) for source in self._sources}
+        self._cameras = {
+            source.name: self._make_camera(source, max_fps=config.fps) for source in self._sources
+        }
         self._inference = self._make_inference()
         self._status.read_camera = self._read_camera
         self._status.read_delivery = self._read_delivery
@@ -218,11 +220,11 @@ class Box:
             spaces={e.space_id: (e.dimension, (e.variant_id,)) for e in self._models.embedders()},
         )
 
-    def _make_camera(self, source: SourceConfig) -> CameraThread:
+    def _make_camera(self, source: SourceConfig, *, max_fps: float) -> CameraThread:
         try:
             return CameraThread(
                 config=source,
-                max_fps=self._config.fps,
+                max_fps=max_fps,
                 on_event=self._on_event,
                 on_frame=lambda: self._inference.wake(),
             )
@@ -392,6 +394,17 @@ class Box:
             return
         try:
             new = self._reread()
+            if not new.sources:
+                raise CannotStart(ExitCode.USAGE, "it names no camera")
+            old = {source.name: source for source in self._sources}
+            wanted = {source.name: source for source in new.sources}
+            gone = [name for name in old if wanted.get(name) != old[name]]
+            # Made before anything is taken away: an address that is wrong must change nothing.
+            come = {
+                name: self._make_camera(source, max_fps=new.fps)
+                for name, source in wanted.items()
+                if old.get(name) != source
+            }
             with refusals():
                 self._check_addresses(new)
         except (SettingsError, CannotStart) as error:
@@ -400,10 +413,6 @@ class Box:
             self._status.warn("reload", text)
             return
         self._status.warn("reload", None)
-        old = {source.name: source for source in self._sources}
-        wanted = {source.name: source for source in new.sources}
-        gone = [name for name in old if wanted.get(name) != old[name]]
-        come = [source for name, source in wanted.items() if old.get(name) != source]
         self._config = self._config.model_copy(
             update={
                 **{name: getattr(new, name) for name in _RELOADED},
@@ -412,17 +421,19 @@ class Box:
                 else new.uplink,
             }
         )
+        self._inference.hold(True)
         for name in gone:
             self._take_camera_away(name)
         self._sources = new.sources
-        for source in come:
-            self._add_camera(source)
+        for name, camera in come.items():
+            self._add_camera(wanted[name], camera)
+        self._inference.hold(False)
         if self._preview is not None:
             self._preview.watch([source.name for source in new.sources])
         self._spool.set_config(new.spool)
         # A new stream: its Hello tells the cameras, and certificates are read anew.
         self._uplink.reload(self._config.uplink)
-        log.info("reloaded", cameras=list(wanted), changed=sorted({*gone, *(s.name for s in come)}))
+        log.info("reloaded", cameras=list(wanted), changed=sorted({*gone, *come}))
 
     def _take_camera_away(self, name: str) -> None:
         done = self._inference.remove(name)
@@ -431,9 +442,9 @@ class Box:
         del self._cameras[name]
         self._status.forget(name)
 
-    def _add_camera(self, source: SourceConfig) -> None:
+    def _add_camera(self, source: SourceConfig, camera: CameraThread) -> None:
         self._status.watch(source.name)
-        camera = self._cameras[source.name] = self._make_camera(source)
+        self._cameras[source.name] = camera
         self._inference.add(source.name, camera, self._make_pipeline(source))
         camera.start()
 

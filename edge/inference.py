@@ -3,7 +3,7 @@
 Promise: cameras take turns, so load beyond the machine lowers the analysed rate of all alike; what
 a camera's last frame leaves behind (living tracklets) is told before the thread ends.
 Fails: anything unexpected ends the thread, with the reason in `fault`; the owner ends the process.
-Threads: owns itself; `start`, `add`, `remove`, `stop` and `join` belong to the owner.
+Threads: owns itself; `start`, `add`, `remove`, `hold`, `stop` and `join` belong to the owner.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class InferenceThread(threading.Thread):
         self._observe = observe
         self._wake = threading.Event()
         self._stopping = threading.Event()
+        self._held = threading.Event()
 
     def wake(self) -> None:
         """A camera has a frame or has ended."""
@@ -94,6 +95,11 @@ class InferenceThread(threading.Thread):
         self.wake()
         return done
 
+    def hold(self, held: bool) -> None:
+        """While held, being without a camera is not the end: one is about to come (a reload)."""
+        (self._held.set if held else self._held.clear)()
+        self.wake()
+
     def stop(self) -> None:
         """Take no further frame; tell what lives and end. May be called twice."""
         self._stopping.set()
@@ -109,7 +115,7 @@ class InferenceThread(threading.Thread):
         while not self._stopping.is_set():
             self._wake.clear()
             self._follow_orders()
-            if not self._open:
+            if not self._open and not self._held.is_set():
                 break
             if not self._turn():
                 self._wake.wait(IDLE_S)

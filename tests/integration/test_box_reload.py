@@ -96,3 +96,42 @@ def test_a_reload_with_a_mistake_changes_nothing_and_is_said(tmp_path: Path, mod
 
     assert any("unknown key 'sitee'" in text and "box.toml:1" in text for text in degraded)
     assert not any("sitee" in text for text in mended)
+
+
+def test_the_only_camera_may_change_and_a_wrong_address_changes_nothing(
+    tmp_path: Path, models: Path
+) -> None:
+    file, metrics = tmp_path / "box.toml", f"127.0.0.1:{free_port()}"
+    settings(file, {"only": f"{SCENE}&camera=1"})
+    with (
+        Box(
+            tmp_path / "box",
+            models,
+            *("--config", str(file), "--matcher", f"127.0.0.1:{free_port()}"),
+            *("--metrics", metrics),
+        ) as box,
+        httpx.Client(base_url=f"http://{metrics}", trust_env=False) as client,
+    ):
+        box.wait_for_log("camera 'only': frames of")
+        settings(file, {"only": "ftp://10.0.0.7/main"})
+        box.process.send_signal(signal.SIGHUP)
+        box.wait_for_log("reload refused")
+        before = analysed(client)["only"]
+        eventually(
+            lambda: analysed(client)["only"] > before,
+            within_s=30,
+            state=lambda: (analysed(client), box.text()),
+        )
+        settings(file, {"only": f"{SCENE}&camera=2"})
+        box.process.send_signal(signal.SIGHUP)
+        box.wait_for_log("reloaded")
+        eventually(
+            lambda: box.text().count("camera 'only': frames of") == 2,
+            within_s=60,
+            state=lambda: (box.process.poll(), box.text()),
+        )
+        box.process.send_signal(signal.SIGTERM)
+        done = box.finish(within_s=20)
+
+    assert done.code == 0, done.stderr
+    assert done.summary["exit_reason"].startswith("told to stop")
