@@ -1,6 +1,7 @@
 """The whole box against the bare cost of its parts, on the same frames and crops.
 
     python -m benchmarks.bench_box [--clip FILE] [--models-dir DIR] [--threads N] [--repeats N]
+        [--peers-python PEERS/bin/python]
 
 Compares, with frames already in memory: the pipeline (gate, detector, tracker, shots, embedder,
 tracklets, serialised sightings) with nothing but letterbox + session.run + decoding of the same
@@ -43,7 +44,7 @@ from edge.models_dir import find_model
 from edge.pipeline import CameraPipeline, FixedModels
 from edge.shots import CropBudget
 from edge.sighting import SightingBuilder
-from edge.sources.scene import SynthScene
+from edge.sources.scene import SceneParams, SynthScene
 from edge.status import BoxStatus
 from edge.types import CaptureTime, Detections, Floats, Frame, Image, TimeSource
 
@@ -111,7 +112,17 @@ def main() -> int:
             f"processor a frame, peak {whole['peak_rss_mb']:.0f} MiB, "
             f"{whole['video_in']} bytes in, {whole['wire_out']} out ({whole['ratio']:.0f} : 1)"
         )
-    print(json.dumps({"cases": rows, "process": whole, "goal_ratio": 0.90}))
+    peer = None
+    if arguments.clip is not None and arguments.peers_python is not None:
+        peer = _peer(arguments, cases[0], detector, embedder)
+        print(
+            f"after detection, on {arguments.clip.name}: ours {peer['ours_ms']:.1f} ms a frame, "
+            f"BoxMOT's BoT-SORT with the same OSNet file {peer['botsort_ms']:.1f} ms "
+            f"({peer['ratio']:.1f} times)"
+        )
+    print(
+        json.dumps({"cases": rows, "process": whole, "after_detection": peer, "goal_ratio": 0.90})
+    )
     return 0
 
 
@@ -160,7 +171,7 @@ def _measure(case: Case, detector: Detector, embedder: Embedder, repeats: int) -
 class _Run:
     """The pipelines of one case, with sightings serialised as the box does."""
 
-    def __init__(self, case: Case, detector: Detector, embedder: Recorder) -> None:
+    def __init__(self, case: Case, detector: Detector | _Replay, embedder: Recorder) -> None:
         self._case = case
         names = [f"camera{i}" for i in range(case.cameras)]
         status = BoxStatus(names)
@@ -208,7 +219,7 @@ class _Run:
 class _Counting:
     """Counts calls: frames that the gate kept from the detector cost the bare parts nothing."""
 
-    def __init__(self, inner: Detector) -> None:
+    def __init__(self, inner: Detector | _Replay) -> None:
         self._inner = inner
         self.calls = 0
 
@@ -220,9 +231,10 @@ class _Counting:
 def _rendered(frames: int) -> list[Case]:
     cases = []
     for people, cameras in ((2, 1), (8, 1), (16, 1), (8, 2), (8, 4)):
-        scene = SynthScene.from_url(f"synth://street?cameras={cameras}&people={people}&seed=3")
+        url = f"synth://street?cameras={cameras}&people={people}&seed=3"
+        scene = SynthScene(SceneParams.parse(url))
         each = frames // cameras
-        pictures = [[scene.frame(camera, i) for i in range(each)] for camera in range(cameras)]
+        pictures = [[scene.frame(camera + 1, i) for i in range(each)] for camera in range(cameras)]
         cases.append(Case(f"rendered, {people} people", cameras, pictures, 10.0))
     return cases
 
@@ -235,6 +247,58 @@ def _read(clip: Path, limit: int) -> tuple[list[Image], float]:
             for frame in itertools.islice(container.decode(stream), limit)
         ]
         return pictures, float(stream.average_rate or 10)
+
+
+def _peer(
+    arguments: argparse.Namespace, case: Case, detector: Detector, embedder: Embedder
+) -> dict[str, float]:
+    """Tracking and embedding on the same detections: ours, and BoxMOT in its own environment."""
+    images = case.frames[0]
+    found = [detector.detect(image) for image in images]
+    with tempfile.TemporaryDirectory() as folder:
+        detections = Path(folder) / "detections.npz"
+        np.savez(
+            detections,
+            frame=np.repeat(np.arange(1, len(images) + 1), [len(each) for each in found]),
+            box=np.concatenate([each.boxes for each in found]),
+            score=np.concatenate([each.scores for each in found]),
+            frames=len(images),
+            fps=case.fps,
+        )
+        done = subprocess.run(
+            [
+                *(arguments.peers_python, Path(__file__).with_name("tracking_peers.py"), "botsort"),
+                *("--detections", detections, "--out", Path(folder) / "tracks.txt"),
+                *("--video", arguments.clip, "--embedder", embedder.path),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(arguments.threads)},
+        )
+    botsort_ms = float(done.stdout.split("median_ms_per_frame ")[1].split()[0])
+    run = _Run(case, _Replay(found), Recorder(embedder))
+    times_ms = []
+    for index in range(len(images)):
+        started = time.perf_counter()
+        run.step(index)
+        times_ms.append((time.perf_counter() - started) * 1e3)
+    ours_ms = statistics.median(times_ms)
+    return {
+        "ours_ms": round(ours_ms, 3),
+        "botsort_ms": round(botsort_ms, 3),
+        "ratio": round(botsort_ms / ours_ms, 2),
+    }
+
+
+class _Replay:
+    """A detector that gives what was found before, in order."""
+
+    def __init__(self, found: list[Detections]) -> None:
+        self._found = iter(found)
+
+    def detect(self, image: Image) -> Detections:
+        return next(self._found)
 
 
 def _whole_process(clip: Path, models_dir: Path | None) -> dict[str, float]:
@@ -287,6 +351,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--detector", default="default")
     parser.add_argument("--embedder", default="default")
+    parser.add_argument("--peers-python", help="of benchmarks/requirements-peers.txt")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=5)
