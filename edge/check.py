@@ -1,8 +1,9 @@
 """`edge-run --check`: opens everything, runs one frame, says what it found.
 
 Promise: tries what a run needs (models, every camera, the matcher) and writes nothing but to
-stdout; every fault is said, not only the first. Exit codes: 0 all works; 3 a model refused; 4 a
-camera gave no frame. A matcher that does not answer is said and is no fault: the box would spool.
+stdout; every fault is said, not only the first. Exit codes: 0 all works; 2 an address that nothing
+can be made of; 3 a model refused; 4 a camera gave no frame. A matcher that does not answer is said
+and is no fault: the box would spool.
 Threads: the main thread only.
 """
 
@@ -28,6 +29,13 @@ _CONNECT_TIMEOUT_S = 3.0
 def check(config: Config, sources: Sequence[SourceConfig], models: ModelKeeper) -> ExitCode:
     """Try everything once and say what was found."""
     out = Console(highlight=False, soft_wrap=True)
+    cameras = []
+    for source in sources:
+        try:
+            cameras.append(CameraThread(config=source))
+        except ValueError as error:  # an address that nothing can be made of
+            out.print(f"camera {source.name}: {error}")
+            return ExitCode.USAGE
     detector, embedder = models.detector(), models.embedders()[0]
     out.print(
         f"detector {detector.name}: {detector.input.width}x{detector.input.height}, "
@@ -38,7 +46,11 @@ def check(config: Config, sources: Sequence[SourceConfig], models: ModelKeeper) 
         f"embedder {embedder.name}: {embedder.input.width}x{embedder.input.height}, space "
         f"{embedder.space_id}, {embedder.runtime} {embedder.precision}; {embedder.licence}"
     )
-    failed = [source.name for source in sources if not _try_camera(source, models, out)]
+    failed = [
+        source.name
+        for source, camera in zip(sources, cameras, strict=True)
+        if not _try_camera(source, camera, models, out)
+    ]
     for address in config.uplink.matchers if not config.embedded else ():
         out.print(_try_matcher(address))
     if failed:
@@ -47,8 +59,9 @@ def check(config: Config, sources: Sequence[SourceConfig], models: ModelKeeper) 
     return ExitCode.DONE
 
 
-def _try_camera(source: SourceConfig, models: ModelKeeper, out: Console) -> bool:
-    camera = CameraThread(config=source)
+def _try_camera(
+    source: SourceConfig, camera: CameraThread, models: ModelKeeper, out: Console
+) -> bool:
     camera.start()
     deadline = time.monotonic() + source.open_timeout_s + source.frame_timeout_s
     frame = None

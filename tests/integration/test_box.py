@@ -227,9 +227,17 @@ def test_no_camera_at_all_ends_with_2(tmp_path: Path, models: Path) -> None:
 def test_an_address_nothing_can_be_made_of_ends_with_2(tmp_path: Path, models: Path) -> None:
     done = run_box(tmp_path / "box", models, "--source", "hall=synth://street?cameras=2&camera=9")
 
-    assert done.code == 2
+    checked = run_box(
+        tmp_path / "box",
+        models,
+        *("--source", "hall=synth://street?cameras=2&camera=9", "--check"),
+        summary=False,
+    )
+
+    assert (done.code, checked.code) == (2, 2)
     assert "camera 'hall': " in done.stderr
     assert "1..2" in done.stderr
+    assert "1..2" in checked.stdout
 
 
 def test_an_unknown_key_names_file_line_and_nearest_key(tmp_path: Path, models: Path) -> None:
