@@ -158,7 +158,8 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[tuple[str, .
             known = [ENV_PREFIX + flag for flag in FLAG_PATHS]
             known += [ENV_PREFIX + "__".join(p).upper() for p in _paths(Config)]
             raise SettingsError(f"environment: unknown setting {name}{_nearest(name, known)}")
-        yield path, _typed(environ[name], field), name
+        if environ[name]:  # empty is unset, as make and compose files write it
+            yield path, _typed(environ[name], field), name
 
 
 def _typed(text: str, annotation: Any) -> Any:

@@ -80,6 +80,13 @@ def test_matchers_in_the_environment_are_separated_by_commas() -> None:
     assert settings.config.uplink.matchers == ("a:1", "b:2")
 
 
+def test_an_empty_variable_is_unset() -> None:
+    settings = load(flags={}, environ={"EDGE_MODELS_DIR": "", "EDGE_FPS": ""}, file=None)
+
+    assert settings.config.models_dir is None
+    assert settings.config.fps == 10.0
+
+
 def test_a_file_that_is_not_toml_says_where(tmp_path: Path) -> None:
     file = write(tmp_path, "site = \n")
 
