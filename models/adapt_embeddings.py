@@ -18,7 +18,7 @@ Threads: one, the caller's. Memory: the evidence four times, and 100 MB at 10⁵
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,7 @@ class AdaptRecipe:
         transit_weight: what a unit of log ratio of transit times adds to a cosine; 0 ignores times.
         eps, least, k1, k2: of `models.neighbours`.
         projection: how it is trained; steps = 0 ends a round with whitening within clusters.
+        early_steps: of every round but the last, which only has to cluster better.
     """
 
     camera: str = "deviation"
@@ -77,6 +78,7 @@ class AdaptRecipe:
     k1: int = 20
     k2: int = 6
     projection: ProjectionRecipe = field(default_factory=ProjectionRecipe)
+    early_steps: int = 300
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,15 @@ def fit(
         say(f"round {number + 1}: clusters", base + 0.4 / recipe.rounds, labels)
         known = of_vector >= 0
         start = whitening(standard[known], of_vector[known], shrinkage=recipe.shrinkage)
+        how = recipe.projection
+        if number < recipe.rounds - 1:
+            how = replace(how, steps=min(how.steps, recipe.early_steps))
         projection = train_projection(
             standard,
             of_vector,
             cameras,
             start,
-            recipe.projection,
+            how,
             seed=seed + 1000 * number,
             progress=lambda done, total, base=base, number=number: say(  # type: ignore[misc]
                 f"round {number + 1}: projection",
@@ -150,7 +155,7 @@ def fit(
                 None,
             ),
         )
-    return Fitted(_site_map(evidence, mean, scale, projection), labels, transit)
+    return Fitted(finished_map(evidence, mean, scale, projection), labels, transit)
 
 
 def camera_statistics(evidence: Evidence, *, how: str, damping: float) -> tuple[Floats, Floats]:
@@ -242,8 +247,8 @@ def _enough(evidence: Evidence) -> None:
         )
 
 
-def _site_map(evidence: Evidence, mean: Floats, scale: Floats, learned: Projection) -> SiteMap:
-    """As the file holds it: what is judged is what will be applied."""
+def finished_map(evidence: Evidence, mean: Floats, scale: Floats, learned: Projection) -> SiteMap:
+    """The numbers as the file holds them: what is judged is what will be applied."""
 
     def half(value: Floats | None) -> Floats | None:
         return None if value is None else value.astype(np.float16).astype(np.float32)

@@ -65,7 +65,7 @@ def jaccard_graph(
         adjust: as in `nearest`.
     """
     total = len(unit)
-    near, similar = nearest(unit, min(k1, total - 1) + 1, adjust=adjust)
+    near, _ = nearest(unit, min(k1, total - 1) + 1, adjust=adjust)
     full = _reciprocal(near)
     half = _reciprocal(near[:, : max(round(k1 / 2), 1) + 1])
     shared = (full @ half.T).tocsr().multiply(full).tocoo()

@@ -1,9 +1,9 @@
 """What a matcher knows of a site without a picture or a label: vectors, cameras, times, tracklets.
 
 Promise: an `Evidence` holds the newest revision of every tracklet, once, with the shots of one
-space; what cannot be used is counted, never guessed. It is read from what `edge-match export`
-writes (JSON lines or Parquet), or made of arrays. Memory: 4 bytes times dimension for every shot
-(10⁵ shots of 512: 200 MB).
+space; vectors that cannot be used are left out and counted. It is read from what `edge-match
+export` writes (JSON lines or Parquet), from a ledger, or made of arrays. Memory: 4 bytes times
+dimension for every shot (10⁵ shots of 512: 200 MB).
 
 Certain pairs are those that need no judgement: two shots of one tracklet show one person; two
 tracklets seen at once by one camera show two.
@@ -12,14 +12,19 @@ tracklets seen at once by one camera show two.
 from __future__ import annotations
 
 import json
-from collections import Counter
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+
+from reid.codec import decode
+from reid.v1.sighting_pb2 import Sighting
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -43,6 +48,7 @@ class Evidence:
         camera: (t,) camera of each tracklet.
         first, last: (t,) seconds since any one moment, the same for all cameras; nan: unknown.
         together: (m, 2) tracklets that were seen at once by one camera.
+        left_out: vectors that were not finite or not of unit length.
     """
 
     space_id: str
@@ -54,6 +60,7 @@ class Evidence:
     first: NDArray[np.float64]
     last: NDArray[np.float64]
     together: Ints
+    left_out: int = 0
 
     @property
     def tracklets(self) -> int:
@@ -81,6 +88,7 @@ class Evidence:
             first=self.first[kept],
             last=self.last[kept],
             together=number[self.together[both]].reshape(-1, 2),
+            left_out=self.left_out,
         )
 
 
@@ -102,7 +110,8 @@ def read_evidence(path: Path, *, space_id: str | None = None, site: str | None =
     """The evidence in a file of `edge-match export`.
 
     Args:
-        path: .jsonl, .ndjson or .parquet.
+        path: .jsonl, .ndjson or .parquet of `edge-match export`, or a matcher's ledger.db, which is
+            only read, also while it serves.
         space_id, site: which to take; may be left out where the file holds only one.
     Raises:
         EvidenceError: the file cannot be read, or holds several spaces or sites.
@@ -122,25 +131,21 @@ def from_records(
     Raises:
         EvidenceError: no usable vector, or several spaces or sites and none was chosen.
     """
-    newest: dict[tuple[str, str], tuple[int, Mapping[str, Any], dict[str, Floats]]] = {}
-    spaces: Counter[str] = Counter()
+    newest: dict[tuple[str, str], _Newest] = {}
     for record in records:
         key = (str(record["site"]), str(record["tracklet_id"]))
         revision = int(record["revision"])
-        if key in newest and newest[key][0] >= revision:
+        if key in newest and newest[key].revision >= revision:
             continue
-        vectors = _vectors(record)
+        vectors, damaged = _vectors(record)
         kept = {name: record[name] for name in _KEPT}
-        newest[key] = (revision, kept, vectors)
-        spaces.update(vectors.keys())
+        newest[key] = _Newest(revision, kept, vectors, damaged)
     sites = sorted({of for of, _ in newest})
     site = _only(site, sites, "site", "--site", where)
-    space_id = _only(space_id, sorted(spaces), "space", "--space", where)
-    chosen = [
-        (record, vectors[space_id])
-        for (of, _), (_, record, vectors) in sorted(newest.items(), key=lambda item: item[0])
-        if of == site and space_id in vectors
-    ]
+    of_site = [newest[key] for key in sorted(newest) if key[0] == site]
+    spaces = sorted({space for one in of_site for space in one.vectors})
+    space_id = _only(space_id, spaces, "space", "--space", where)
+    chosen = [(one.record, one.vectors[space_id]) for one in of_site if space_id in one.vectors]
     if not chosen:
         raise EvidenceError(f"{where}: no vector of space {space_id!r} at site {site!r}")
     cameras = tuple(sorted({str(record["camera"]) for record, _ in chosen}))
@@ -162,6 +167,7 @@ def from_records(
         first=np.array([_seconds(record["first_seen_unix_nanos"]) for record, _ in chosen]),
         last=np.array([_seconds(record["last_seen_unix_nanos"]) for record, _ in chosen]),
         together=np.array(sorted(pairs), np.int64).reshape(-1, 2),
+        left_out=sum(one.damaged for one in of_site),
     )
 
 
@@ -170,16 +176,29 @@ _KEPT = (
 )  # fmt: skip
 
 
-def _vectors(record: Mapping[str, Any]) -> dict[str, Floats]:
-    """Unit vectors of a record's shots by space; a damaged vector is left out."""
+@dataclass(frozen=True)
+class _Newest:
+    """The newest revision of a tracklet: what is kept of it, and its vectors by space."""
+
+    revision: int
+    record: Mapping[str, Any]
+    vectors: dict[str, Floats]
+    damaged: int
+
+
+def _vectors(record: Mapping[str, Any]) -> tuple[dict[str, Floats], int]:
+    """Unit vectors of a record's shots by space, and how many were left out as damaged."""
     found: dict[str, list[Floats]] = {}
+    damaged = 0
     for shot in record["shots"] or ():
         for one in shot["embeddings"] or ():
             vector = np.asarray(one["vector"], np.float32)
             length = float(np.linalg.norm(vector))
             if vector.size and np.isfinite(length) and abs(length - 1) <= _UNIT_TOLERANCE:
                 found.setdefault(str(one["space_id"]), []).append(vector / np.float32(length))
-    return {space: np.stack(vectors) for space, vectors in found.items()}
+            else:
+                damaged += 1
+    return {space: np.stack(vectors) for space, vectors in found.items()}, damaged
 
 
 def _seconds(nanos: int | None) -> float:
@@ -204,6 +223,8 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         if path.suffix.lower() == ".parquet":
             yield from _parquet(path)
+        elif path.suffix.lower() == ".db":
+            yield from _ledger(path)
         elif path.suffix.lower() in (".jsonl", ".ndjson"):
             with path.open(encoding="utf-8") as lines:
                 for number, line in enumerate(lines, 1):
@@ -213,7 +234,7 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
                         raise EvidenceError(f"{path}, line {number}: {error}") from error
         else:
             raise EvidenceError(
-                f"{path}: neither .parquet nor .jsonl; make one with edge-match export"
+                f"{path}: neither .parquet, .jsonl nor a ledger.db; make one with edge-match export"
             )
     except OSError as error:
         raise EvidenceError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -234,3 +255,37 @@ def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
                 yield from batch.to_pylist()
     except pa.ArrowException as error:
         raise EvidenceError(f"{path}: no export of edge-match ({error})") from error
+
+
+def _ledger(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Sightings of a matcher's ledger: table `log`, kind 1, body a serialised Sighting."""
+    if not path.is_file():
+        raise EvidenceError(f"{path}: does not exist")
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as ledger:
+            for (body,) in ledger.execute("SELECT body FROM log WHERE kind = 1 ORDER BY position"):
+                yield _of_sighting(Sighting.FromString(body))
+    except (sqlite3.Error, DecodeError) as error:
+        raise EvidenceError(
+            f"{path}: no ledger that can be read ({error}); use edge-match export"
+        ) from error
+
+
+def _of_sighting(sighting: Sighting) -> dict[str, Any]:
+    return {
+        "site": sighting.site,
+        "camera": sighting.camera,
+        "tracklet_id": sighting.tracklet_id,
+        "revision": sighting.revision,
+        "seen_with": list(sighting.seen_with),
+        "first_seen_unix_nanos": sighting.first_seen.unix_nanos,
+        "last_seen_unix_nanos": sighting.last_seen.unix_nanos,
+        "shots": [
+            {
+                "embeddings": [
+                    {"space_id": one.space_id, "vector": decode(one)} for one in shot.embeddings
+                ]
+            }
+            for shot in sighting.shots
+        ],
+    }

@@ -1,4 +1,4 @@
-"""The trained part of a site's map: a projection of standardised vectors, and whitening to start it.
+"""The trained part of a site's map: a projection of standardised vectors, begun by whitening.
 
 Promise: the same vectors, labels, start and seed give the same projection on one thread. Positives
 are pairs of one label from *different* cameras only: those of one camera are near already, and a
@@ -40,9 +40,9 @@ class ProjectionRecipe:
         across: positives of different cameras only. False shows the trap (docs/adaptation.md).
     """
 
-    steps: int = 600
-    people: int = 32
-    images: int = 8
+    steps: int = 800
+    people: int = 48
+    images: int = 6
     learning_rate: float = 3e-4
     temperature: float = 0.07
     contrastive: float = 1.0

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reid.model_errors import ModelUnreadable
-from reid.site_map import MapCard, SiteMap, replace_file, read_map, write_map
+from reid.site_map import MapCard, SiteMap, read_map, replace_file, write_map
 
 KEPT = 5
 CURRENT = "current"

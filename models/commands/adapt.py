@@ -1,0 +1,166 @@
+"""`edge-models adapt`: fit a model or a site's map to a new site, without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("adapt")(adapt)
+
+
+def adapt(
+    model: Annotated[
+        Path | None, typer.Argument(help="With --images: the .pth checkpoint to start from.")
+    ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(help="Stored sightings: ledger.db, or a .parquet or .jsonl of edge-match."),
+    ] = None,
+    maps: Annotated[
+        Path, typer.Option(help="Folder of site maps; one folder a site in it.")
+    ] = Path("site-maps"),
+    site: Annotated[str | None, typer.Option(help="Which site, where there are several.")] = None,
+    space: Annotated[str | None, typer.Option(help="Which space, where there are several.")] = None,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Go back to the site's map before this one.")
+    ] = False,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of crops of people, PERSON or any name_cCAMERA….")
+    ] = None,
+    loss: Annotated[str, typer.Option(help="baseline, gds or gds-h.")] = "gds-h",
+    out: Annotated[
+        Path | None, typer.Option(help="With --images: folder of the run and its model.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="With --images: rounds of cluster and train.")] = 10,
+    device: Annotated[str, typer.Option(help="With --images: cpu, cuda, ...")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
+    seed: Annotated[int, typer.Option(help="Fixes what is drawn at random.")] = 1,
+) -> None:
+    """Adapt to a site without labels: from its stored sightings, or from crops of people.
+
+    --embeddings learns a small map on top of the embedder, from vectors, cameras and times alone;
+    it is taken into use under --maps only if it helps on sightings that were held back.
+
+    --images trains a checkpoint further on crops (clustering, with GDS) and writes a new model.
+    """
+    console = Console(stderr=True)
+    if embeddings is not None and images is None:
+        _from_embeddings(console, embeddings, maps, site, space, threads, seed)
+    elif rollback and site is not None:
+        _roll_back(console, maps, site)
+    elif images is not None and model is not None and out is not None and embeddings is None:
+        _from_images(console, model, images, loss, out, epochs, device, threads, seed)
+    else:
+        console.print(
+            "give either --embeddings FILE, or MODEL --images FOLDER --out FOLDER, "
+            "or --rollback --site NAME",
+            style="red",
+        )
+        raise typer.Exit(2)
+
+
+def _from_embeddings(
+    console: Console,
+    path: Path,
+    maps: Path,
+    site: str | None,
+    space: str | None,
+    threads: int,
+    seed: int,
+) -> None:
+    import torch
+
+    from models.site_acceptance import Refused
+    from models.site_adapt import adapt_site
+    from models.site_evidence import EvidenceError, read_evidence
+    from reid.model_errors import ModelError
+
+    torch.set_num_threads(threads)
+    try:
+        evidence = read_evidence(path, space_id=space, site=site)
+        console.print(
+            f"{evidence.site}: {len(evidence.vectors)} vectors of {evidence.tracklets} tracklets, "
+            f"{len(evidence.cameras)} cameras, {len(evidence.together)} pairs seen together; "
+            f"{evidence.left_out} damaged vectors left out",
+            highlight=False,
+        )
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task("statistics", total=1.0)
+            published = adapt_site(
+                evidence,
+                maps,
+                seed=seed,
+                progress=lambda what, share, labels: bar.update(
+                    task, description=what, completed=share
+                ),
+            )
+    except (EvidenceError, Refused) as error:
+        console.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from error
+    except ModelError as error:
+        console.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(3) from error
+    before, after = published.verdict.before, published.verdict.after
+    console.print(
+        f"held back: errors on certain pairs {100 * before.error:.1f} % before, "
+        f"{100 * after.error:.1f} % after; overlap {before.overlap:.3f} before, "
+        f"{after.overlap:.3f} after",
+        highlight=False,
+    )
+    console.print(
+        f"{published.card.space_id} is in use: {published.path} ({published.card.bytes} B); "
+        f"back with edge-models adapt --rollback --site {evidence.site}",
+        highlight=False,
+    )
+
+
+def _roll_back(console: Console, maps: Path, site: str) -> None:
+    from models.site_adapt import maps_of
+    from reid.model_errors import ModelError
+
+    try:
+        number = maps_of(maps, site).roll_back()
+    except ModelError as error:
+        console.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(3) from error
+    now = f"map {number}" if number else "no map: vectors stay as they are"
+    console.print(f"{site}: in use is {now}", highlight=False)
+
+
+def _from_images(
+    console: Console,
+    model: Path,
+    images: Path,
+    loss: str,
+    out: Path,
+    epochs: int,
+    device: str,
+    threads: int,
+    seed: int,
+) -> None:
+    import torch
+
+    from models.adapt import LOSSES, AdaptError, PictureRecipe, adapt_pictures
+    from models.checkpoints import CheckpointError
+    from models.data.errors import DataError
+    from models.export import ExportError
+
+    if loss not in LOSSES:
+        raise typer.BadParameter(f"{loss!r} is none of {', '.join(LOSSES)}", param_hint="--loss")
+    torch.set_num_threads(threads)
+    try:
+        done = adapt_pictures(
+            model, images, out, recipe=PictureRecipe(loss=loss, epochs=epochs, seed=seed),
+            device=device,
+        )  # fmt: skip
+    except (AdaptError, CheckpointError, DataError, ExportError) as error:
+        console.print(str(error), style="red", markup=False, highlight=False)
+        raise typer.Exit(2) from error
+    console.print(f"{done} with its card; judge it with edge-models evaluate", highlight=False)
