@@ -93,7 +93,7 @@ def edges(
         "clock",
         "look at",
     ):
-        table.add_column(name)
+        table.add_column(name, no_wrap=name != "look at")
     for one in found:
         clock = f"{one.clock_offset_ms:+.1f} ms" if one.clock_uncertainty_ms else "not known"
         table.add_row(
