@@ -20,6 +20,7 @@ from edge.box import Box
 from edge.check import check as try_everything
 from edge.config import Config, SourceConfig
 from edge.exit_codes import ExitCode
+from edge.identity import make_data_dir
 from edge.model_keeper import ModelKeeper
 from edge.refusals import CannotStart, refusals
 from edge.settings import default_cache_dir
@@ -109,7 +110,7 @@ def check(config: Config, *, sample: bool = False) -> ExitCode:
     try:
         with refusals():
             sources = sources_of(config, sample=sample)
-            config.data_dir.mkdir(parents=True, exist_ok=True)
+            make_data_dir(config.data_dir)
             models = ModelKeeper(config=config)
             models.open()
     except CannotStart as refusal:

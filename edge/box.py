@@ -87,7 +87,6 @@ class Box:
         self._sizes: dict[str, tuple[int, int]] = {}
         with refusals():
             self._status = BoxStatus([source.name for source in self._sources])
-            config.data_dir.mkdir(parents=True, exist_ok=True)
             self._edge_id = load_edge_id(
                 config.data_dir, config.edge_id, new_edge_id=config.new_edge_id
             )

@@ -68,6 +68,18 @@ class IdentityUnreadable(IdentityError):
         self.path = path
 
 
+def make_data_dir(data_dir: Path) -> None:
+    """Create the data folder if it is absent, for us alone: embeddings are personal data.
+
+    Raises:
+        IdentityUnreadable: it cannot be created.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise IdentityUnreadable(data_dir, _reason(error)) from error
+
+
 def load_edge_id(data_dir: Path, wanted: str | None, *, new_edge_id: bool = False) -> str:
     """The box's id: from the data folder, or at first start the wanted one or the host's name.
 
@@ -81,8 +93,8 @@ def load_edge_id(data_dir: Path, wanted: str | None, *, new_edge_id: bool = Fals
         IdentityUnreadable: the folder cannot be read or written.
     """
     path = data_dir / FILE_NAME
+    make_data_dir(data_dir)
     try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         kept = ""

@@ -287,6 +287,22 @@ def test_another_edge_id_on_an_old_data_folder_ends_with_2(
     assert renamed.code == 0
 
 
+def test_a_data_folder_is_for_us_alone_and_one_that_cannot_be_made_ends_with_6(
+    tmp_path: Path, models: Path, film: Path
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    arguments = ("--source", f"hall={film}", "--matcher", f"127.0.0.1:{free_port()}")
+
+    run_box(tmp_path / "box", models, *arguments)
+    refused = run_box(in_the_way / "box", models, *arguments)
+    checked = run_box(in_the_way / "box", models, *arguments, "--check", summary=False)
+
+    assert (tmp_path / "box").stat().st_mode & 0o077 == 0
+    assert (refused.code, checked.code) == (6, 6)
+    assert str(in_the_way) in refused.stderr
+
+
 def test_two_boxes_on_one_data_folder_end_with_6(tmp_path: Path, models: Path, film: Path) -> None:
     with Box(
         tmp_path / "box",
