@@ -14,6 +14,11 @@ from reid.ranges import KeyRanges
 from reid.v1.ingest_pb2 import RejectReason, SkippedRange
 
 
+class OutboxUnavailable(Exception):
+    """The spool cannot do this at present (its disk, or it has stopped); nothing was changed. The
+    uplink ends its stream, backs off and tries again."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpaceUse:
     """A space of embeddings that a sighting carries.
@@ -143,8 +148,9 @@ class SpoolCounters:
 
 
 class Outbox(Protocol):
-    """What the uplink needs of the spool. Every method may be called from the uplink's thread;
-    those that write wait for the spool writer's commit unless they say otherwise."""
+    """What the uplink needs of the spool. Any method may raise OutboxUnavailable. Every method may
+    be called from the uplink's thread; those that write wait for the spool writer's commit unless
+    they say otherwise."""
 
     def held(self) -> Held:
         """What Hello tells."""

@@ -220,7 +220,6 @@ class Spool:
         files = self._opened()
         engine = files.engine
         with engine.lock:
-            first = engine.index.waiting().first()
             counts = dict(engine.counts)
             skipped = {
                 name.removeprefix("SKIP_REASON_").lower(): value
@@ -243,7 +242,7 @@ class Spool:
             recovered=self._recovered,
             backlog=backlog,
             backlog_bytes=waiting_bytes,
-            lag_s=self._lag_s(first),
+            lag_s=self._lag_s(self.first_waiting()),
             bytes=files.disk_bytes(),
             degraded=self._degraded,
         )
@@ -473,7 +472,10 @@ class Spool:
         return task.done
 
     def _call(self, run: Callable[[], T], timeout_s: float = 60.0) -> T:
-        return self._post(run).result(timeout_s)
+        try:
+            return self._post(run).result(timeout_s)
+        except TimeoutError as error:
+            raise SpoolNotWritable(f"no answer of the spool's writer in {timeout_s:g} s") from error
 
     def _bury(self, row: int, reason: str, message: str) -> None:
         engine = self._opened().engine
@@ -521,6 +523,9 @@ class Spool:
                 )
         except READ_ERRORS as error:
             self._report(translate(error))
+            return 0.0
+        except SpoolError as error:
+            self._report(error)
             return 0.0
         return max(0.0, (self._clock.unix_nanos() - found[0]) / 1e9) if found else 0.0
 
@@ -655,7 +660,9 @@ class Spool:
                 if self._queue:
                     due = min(due, self._queue[0][1] + self._config.group_s)
                 if changed_at:
-                    due = min(due, changed_at + self._config.group_s)
+                    # A disk that refuses is not asked twenty times a second.
+                    wait = _WRITE_RETRY_S if self._degraded else self._config.group_s
+                    due = min(due, changed_at + wait)
                 if now >= due:
                     break
                 self._queue_changed.wait(due - now)

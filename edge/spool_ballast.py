@@ -13,6 +13,8 @@ import os
 import shutil
 from pathlib import Path
 
+_ROOM_BYTES = 4 << 20
+
 
 class Ballast:
     """The file.
@@ -35,12 +37,15 @@ class Ballast:
             return False
 
     def fill(self) -> bool:
-        """Make it if the disk has twice its size free; returns whether it is there."""
-        if self._size == 0 or self.held:
-            return self.held
+        """Make it if the disk has twice its size free; returns whether the disk has room."""
+        if self.held:
+            return True
         try:
-            if shutil.disk_usage(self._path.parent).free < 2 * self._size:
+            # Without a ballast the answer is whether the disk has room again.
+            if shutil.disk_usage(self._path.parent).free < 2 * (self._size or _ROOM_BYTES):
                 return False
+            if self._size == 0:
+                return True
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
                 os.posix_fallocate(fd, 0, self._size)

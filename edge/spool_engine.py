@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from edge.config import SpoolConfig
 from edge.delivery import NewSighting, SpaceUse, WelcomeOutcome
 from edge.spool_ballast import Ballast
-from edge.spool_errors import SpoolError, SpoolFull, SpoolKeyError
+from edge.spool_errors import SpoolError, SpoolFull, SpoolKeyError, SpoolNotWritable
 from edge.spool_eviction import Evicted, plan_eviction
 from edge.spool_marks import MarkFile
 from edge.spool_record import make_record, read_record
@@ -35,6 +35,7 @@ CACHE_BYTES = 4 << 20
 WRITER_KEPT_S = 30 * 86400.0
 WRITERS_KEPT = 1024
 _PURGE_ROWS = 512
+_FULL_DISK_STEP_BYTES = 128 << 10
 _TRACKED_LATENCIES = 4096
 
 LightChange = Callable[[SpoolStore], None]
@@ -176,11 +177,22 @@ class SpoolEngine:
         try:
             self._append(group, changes)
         except SpoolFull:
-            # The disk, not our cap: the ballast lets SQLite delete and checkpoint again.
-            self._ballast.release()
-            self.evict(max(1 << 20, sum(len(new.payload) for new in group) * 2))
-            self._store.checkpoint(truncate=False)
-            self._append(group, changes)
+            self._append_on_full_disk(group, changes)
+
+    def _append_on_full_disk(
+        self, group: Sequence[NewSighting], changes: Sequence[LightChange]
+    ) -> None:
+        """The disk, not our cap, has no room: make some inside our own files.
+
+        The ballast's room first takes the WAL into the database, so that the WAL can be written
+        anew from its start. From then on the database may not grow, until there is room again;
+        rows go in pieces that fit into the WAL.
+        """
+        self._ballast.release()
+        self._store.checkpoint(truncate=False)
+        self._store.freeze(True)
+        self.make_room(sum(len(new.payload) + 512 for new in group) * 5 // 4)
+        self._append(group, changes)
 
     def _append(self, group: Sequence[NewSighting], changes: Sequence[LightChange]) -> None:
         cameras: dict[str, int] = {}
@@ -302,7 +314,8 @@ class SpoolEngine:
 
     def make_room(self, needed_bytes: int) -> None:
         """Evict until so much fits below the cap, or nothing is left to evict."""
-        if self._store.wal_bytes() > self._store.wal_bytes_allowed:
+        # On a full disk what is given back is gone: the WAL keeps its room and is written anew.
+        if not self._store.frozen and self._store.wal_bytes() > self._store.wal_bytes_allowed:
             self._store.checkpoint(truncate=True)
         for _ in range(64):
             free = self._store.free_bytes()
@@ -323,7 +336,8 @@ class SpoolEngine:
             How many rows went.
         """
         # Overwriting deleted rows goes through the WAL: more than it may hold is done in steps.
-        target = min(target_bytes, self._store.wal_bytes_allowed // 2)
+        step = _FULL_DISK_STEP_BYTES if self._store.frozen else self._store.wal_bytes_allowed // 2
+        target = min(target_bytes, step)
         with self.lock:
             acked = RowSet(self.index.acked)
             ready = RowSet(self.index.ready)
@@ -440,15 +454,13 @@ class SpoolEngine:
             buried = self.index.keys_of(RowSet(self.index.dead.minus(listed)))
         waiting_now = RowSet(newly.minus(self.index.dead))
         sizes = self._store.bytes_of(again) - self._store.bytes_of(waiting_now)
-        with self._store.transaction():
-            self._store.set_state(newly, ACKED, running_nanos=self.running_nanos())
-            self._store.set_state(again, WAITING, running_nanos=self.running_nanos())
-            self._store.put_skipped(unreadable, pb.SKIP_REASON_UNREADABLE, now)
-            self._store.put_fact("ledger_id", ledger_id)
-            # A lost table of writers is whole again from here on.
-            for writer in self.index.writers:
-                if writer is not self.writer and self.suspect.of(writer.writer_id):
-                    self._store.put_writer(writer)
+        try:
+            self._write_welcome(ledger_id, newly, again, unreadable, now)
+        except (SpoolFull, SpoolNotWritable):
+            # Delivery is what frees a full disk: go on by the index alone. What it says after a
+            # crash is older, and the next Welcome says it again; nothing is told UNREADABLE yet.
+            self._ballast.release()
+            unreadable = KeyRanges()
         everything = self._store.skipped()
         with self.lock:
             self.index.ready.remove_all(newly)
@@ -460,13 +472,14 @@ class SpoolEngine:
             self.index.ready.add_all(again)
             self.waiting_bytes += sizes
             self.ledger_id = ledger_id
-            self.suspect = KeyRanges()
+            self.suspect = self.suspect.minus(committed).minus(skipped).minus(unreadable)
             self.skipped["SKIP_REASON_UNREADABLE"] += len(unreadable)
             self.counts["acked"] += len(newly)
             self.counts["refilled"] += len(again)
             gone = KeyRanges(entry.range for entry in everything)
             known = self.index.keys_of(self.index.held())
             holes = self.index.issued().minus(committed).minus(skipped).minus(gone).minus(known)
+            holes = holes.minus(self.suspect)
             self.counts["holes"] = len(holes)
             self.untold.clear()
         tell = _still_to_tell(everything, committed, skipped)
@@ -477,6 +490,19 @@ class SpoolEngine:
                 )
             )
         return WelcomeOutcome(boundary, tuple(tell), len(again), len(holes))
+
+    def _write_welcome(
+        self, ledger_id: str, newly: RowSet, again: RowSet, unreadable: KeyRanges, now: int
+    ) -> None:
+        with self._store.transaction():
+            self._store.set_state(newly, ACKED, running_nanos=self.running_nanos())
+            self._store.set_state(again, WAITING, running_nanos=self.running_nanos())
+            self._store.put_skipped(unreadable, pb.SKIP_REASON_UNREADABLE, now)
+            self._store.put_fact("ledger_id", ledger_id)
+            # A lost table of writers is whole again from here on.
+            for writer in self.index.writers:
+                if writer is not self.writer and self.suspect.of(writer.writer_id):
+                    self._store.put_writer(writer)
 
     def erase(self, keys: KeyRanges) -> tuple[pb.SkippedRange, ...]:
         """Delete rows for ever; answers for keys that are gone already, too."""
@@ -581,7 +607,8 @@ class SpoolEngine:
         if self._config.unacked_keep_s is not None:
             self._purge_unacked(self._config.unacked_keep_s)
         self._forget_writers()
-        self._ballast.fill()
+        if self._ballast.fill() and self._store.frozen:
+            self._store.freeze(False)
 
     def _purge_acked(self) -> None:
         limit = self.running_nanos() - round(self._config.acked_keep_s * 1e9)

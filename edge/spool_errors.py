@@ -16,8 +16,10 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from edge.delivery import OutboxUnavailable
 
-class SpoolError(Exception):
+
+class SpoolError(OutboxUnavailable):
     """Base of everything that goes wrong in the spool."""
 
 

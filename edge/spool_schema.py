@@ -25,8 +25,8 @@ from edge.spool_errors import READ_ERRORS, NewerSchema, SpoolDamaged, translate
 APPLICATION_ID = 0x52454944  # "REID"
 SCHEMA = 2
 
-# A row is one to five kilobytes. On small pages it has its pages to itself, so that evicting one row
-# out of many frees its room; measured, throughput is that of larger pages (docs/reliability.md).
+# A row is one to five kilobytes. On small pages it has its pages to itself, so that evicting one
+# row out of many frees its room; throughput is that of larger pages (docs/reliability.md).
 PAGE_BYTES = 2048
 
 WAITING, ACKED, DEAD = 0, 1, 2

@@ -77,6 +77,7 @@ class SpoolStore:
         self.wal_bytes_allowed = min(8 << 20, max(max_bytes // 4, 256 << 10))
         self._db: sqlite3.Connection | None = None
         self._page_bytes = 0
+        self.frozen = False
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -89,11 +90,25 @@ class SpoolStore:
         self._db = connect(self.path)
         with self._translated():
             self._page_bytes = int(self._one("PRAGMA page_size"))
-            pages = max(16, (self._max_bytes - self.wal_bytes_allowed) // self._page_bytes)
-            self._db.execute(f"PRAGMA max_page_count = {pages}")
-            checkpoint = max(8, self.wal_bytes_allowed // 2 // self._page_bytes)
-            self._db.execute(f"PRAGMA wal_autocheckpoint = {checkpoint}")
+            self._limit()
             return self._load()
+
+    def _limit(self) -> None:
+        """How large the file may grow, and how long the WAL."""
+        pages = max(16, (self._max_bytes - self.wal_bytes_allowed) // self._page_bytes)
+        checkpoint = max(8, self.wal_bytes_allowed // 2 // self._page_bytes)
+        if self.frozen:
+            pages = int(self._one("PRAGMA page_count"))
+            checkpoint = 32
+        self.db.execute(f"PRAGMA max_page_count = {pages}")
+        self.db.execute(f"PRAGMA wal_autocheckpoint = {checkpoint}")
+
+    def freeze(self, frozen: bool) -> None:
+        """On a full disk the file must not grow: a WAL that cannot be brought into it, because its
+        pages lie beyond the file's end, can neither be emptied nor written on."""
+        self.frozen = frozen
+        with self._translated():
+            self._limit()
 
     def close(self) -> None:
         """May come twice; checkpoints as far as it can."""

@@ -18,7 +18,7 @@ import grpc
 import structlog
 
 from edge.config import UplinkConfig
-from edge.delivery import Outbox
+from edge.delivery import Outbox, OutboxUnavailable
 from edge.uplink_lanes import Lane, Lanes, Poison
 from edge.uplink_messages import (
     BoxIdentity,
@@ -153,6 +153,8 @@ class Stream:
             end = ended.end
         except grpc.aio.AioRpcError as error:
             end = end_of_status(error.code(), error.details() or "", welcomed=self._welcomed)
+        except OutboxUnavailable as error:
+            end = StreamEnd(EndKind.TEMPORARY, f"the spool: {error}", welcomed=self._welcomed)
         except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
             # A write on a call that has just ended: its status tells why.
             end = await self._status_end(call, str(error))
@@ -325,8 +327,9 @@ class Stream:
         if plan.lane is None:
             return plan.wait_s
         after, upto = (self._boundary, None) if plan.lane is Lane.LIVE else (0, self._boundary)
-        await self._send_rows(call, plan.lane, after, upto, plan.max_rows)
-        return 0.0
+        sent = await self._send_rows(call, plan.lane, after, upto, plan.max_rows)
+        # Nothing although rows wait: they could not be read just now.
+        return 0.0 if sent else 0.1
 
     def _has_new_space(self) -> bool:
         return any(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from reid.clock import ManualClock
 from reid.ranges import KeyRanges
 from reid.v1 import ingest_pb2 as pb
 from reid.v1.sighting_pb2 import SightingRecord
+from tests.conftest import skip_or_fail
 from tests.unit.edge.spool_support import (
     LEDGER,
     eventually,
@@ -426,3 +429,60 @@ def test_a_wrong_key_file_is_refused_without_showing_its_content(tmp_path: Path,
 
     assert "zz" not in str(error.value)
     assert str(key_file) in str(error.value)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 MiB; needs the right to mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        skip_or_fail("no right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill_up(folder: Path) -> Path:
+    """A file that takes all that is left."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    return filler
+
+
+def test_a_full_disk_takes_the_ballast_first_then_old_rows_and_delivers(small_disk: Path) -> None:
+    with open_spool(small_disk / "box", ballast_bytes=8 << 20) as spool:
+        fill(spool, 1000, size=1400)
+        fill_up(small_disk)
+
+        fill(spool, 3000, first=2000, size=1400)
+        spool.welcome(LEDGER, NONE, NONE)
+        newest = take_all(spool)[-1]
+
+        counters = spool.counters()
+        assert counters.committed == 4000
+        assert counters.lost_before_spool == 0
+        assert newest == 4000
+        assert counters.backlog + counters.skipped["cap"] == 4000
+        assert not (small_disk / "box" / "spool.ballast").exists()
+
+
+def test_a_disk_without_any_room_is_said_and_left_behind_when_there_is_room(
+    small_disk: Path,
+) -> None:
+    with open_spool(small_disk / "box", queue_rows=8) as spool:
+        fill(spool, 5)
+        filler = fill_up(small_disk)
+        for number in range(10, 400):
+            spool.put(new_sighting(number, size=100_000))
+        eventually(lambda: bool(spool.counters().degraded), spool.counters)
+
+        filler.unlink()
+        eventually(lambda: not spool.counters().degraded, spool.counters)
+
+        counters = spool.counters()
+        assert counters.lost_before_spool > 0
+        assert spool.flush(10)
+        assert take_all(spool)[:5] == [1, 2, 3, 4, 5]
