@@ -153,6 +153,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
                 grpc.StatusCode.INVALID_ARGUMENT, "ages are seconds above 0; 0 leaves one as it is"
             )
         old = self._retention.of(request.site)
+        if not request.ledger_s and not request.identity_s:
+            return admin_pb2.SetRetentionResponse(ledger_s=old.ledger_s, identity_s=old.identity_s)
         ages = Ages(request.ledger_s or old.ledger_s, request.identity_s or old.identity_s)
 
         def job(store: LedgerStore) -> int:

@@ -94,6 +94,7 @@ def test_a_running_server_is_asked_corrected_and_exported(tmp_path: Path) -> Non
         exported = edge_match("export", tmp_path / "out.jsonl", "--server", address)
         boxes = edge_match("edges", "--server", address, "--json")
         kept = edge_match("retention", "--ledger", "7d", "--server", address)
+        shown = edge_match("retention", "--server", address)
         pairs = edge_match("calibrate", "site", "--server", address)
         copied = edge_match("backup", tmp_path / "copy.db", "--data-dir", tmp_path / "data")
         unknown = edge_match("forget", "nobody", "--server", address)
@@ -103,7 +104,7 @@ def test_a_running_server_is_asked_corrected_and_exported(tmp_path: Path) -> Non
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
     assert exported.stdout.endswith("1 sightings\n")
     assert json.loads(boxes.stdout)[0]["edge_id"] == "box"
-    assert kept.stdout == "sightings 7 d, identities 1 d\n"
+    assert kept.stdout == shown.stdout == "sightings 7 d, identities 1 d\n"
     assert "threshold in force: 0.80" in pairs.stdout
     assert (tmp_path / "copy.db").stat().st_mode & 0o777 == 0o600
     assert copied.returncode == 0
