@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import sqlite3
@@ -13,8 +14,10 @@ import grpc
 import pytest
 
 from matcher import page, report
+from matcher.associate.engine import Engine
 from matcher.backup import backup
 from matcher.client import LocalSource, MatcherClient, Refused
+from matcher.errors import ServerFault
 from matcher.export import export, form_of
 from reid.codec import decode, encode
 from reid.v1 import ingest_pb2, query_pb2
@@ -618,3 +621,30 @@ def test_health_and_reflection_answer(tmp_path: Path) -> None:
     assert status.status == health_pb2.HealthCheckResponse.SERVING
     names = {one.name for one in answer.list_services_response.service}
     assert {"reid.v1.IngestService", "reid.v1.QueryService", "reid.v1.AdminService"} <= names
+
+
+def test_a_fault_of_association_ends_the_server_and_loses_no_ack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_self: Engine, _entry: object) -> None:
+        raise RuntimeError("a planted fault")
+
+    writer = secrets.token_hex(16)
+    with Serving(tmp_path, **SETTINGS) as serving, Box(serving.address, writer_id=writer) as box:
+        box.welcome()
+        monkeypatch.setattr(Engine, "apply", failing)
+
+        box.batch(record(writer, 1))
+        acked = box.acked(1)
+        with pytest.raises(ServerFault, match="association failed at position 1"):
+            serving.call(asyncio.wait_for(serving.server.run(), 20))
+    monkeypatch.undo()
+
+    with Serving(tmp_path, **SETTINGS) as serving, MatcherClient(serving.address) as client:
+        serving.caught_up()
+        left = list(client.read())
+        degraded = serving.server.readiness()
+
+    assert len(acked) == len(left) == 1
+    assert "left out 1 entries" in str(degraded["degraded"])
+    assert degraded["ready"]
