@@ -18,33 +18,28 @@ import grpc
 import structlog
 from prometheus_client import CollectorRegistry
 
+from matcher.admission import Admission
 from matcher.box_stream import BoxStream, goodbye_name
 from matcher.clocks import ClockEstimate
 from matcher.config import LimitsConfig
-from matcher.edges import EdgeBook, EdgeState
-from matcher.errors import MatcherError, StorageFull
-from matcher.greeting import binding_problem, hello_problem, hole_text, largest
+from matcher.edges import EdgeBook
+from matcher.errors import StorageFull
 from matcher.heartbeats import Heartbeats
 from matcher.ingest_metrics import IngestMetrics
 from matcher.ledger import Ledger
-from matcher.records import Appended, KnownKeys
+from matcher.records import Appended
 from matcher.schema import EntryKind
 from matcher.store import LedgerStore
-from matcher.streams import StreamBook
-from reid import SOFTWARE, WIRE_VERSION
 from reid.clock import Clock
 from reid.limits import (
     BATCH_SIGHTINGS,
     DEAD_AFTER_S,
-    MESSAGE_BYTES,
     RANGES,
-    STRING_BYTES,
     is_writer_id,
 )
 from reid.ranges import KeyRanges
-from reid.tls import peer_from_context
 from reid.v1 import ingest_pb2, ingest_pb2_grpc
-from reid.v1.ingest_pb2 import GoodbyeReason, StreamRequest, StreamResponse
+from reid.v1.ingest_pb2 import GoodbyeReason, StreamResponse
 from reid.v1.sighting_pb2 import Key
 
 NS = 1_000_000_000
@@ -74,17 +69,24 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         self._limits = limits
         self._retention_ns = retention_ns
         self._clock = clock
-        self._streams: StreamBook[BoxStream] = StreamBook()
         self._heartbeats = Heartbeats(edges=edges, clock=clock, note=self._note_clock)
         self._open: set[BoxStream] = set()
-        self._closing: tuple[str, float] | None = None
         self.metrics = IngestMetrics(registry)
+        self._door = Admission(
+            ledger=ledger,
+            edges=edges,
+            limits=limits,
+            clock=clock,
+            metrics=self.metrics,
+            end=self._end,
+            storage_failed=self._storage_failed,
+        )
 
     # --- for the server ---------------------------------------------------------------------------
 
     def connected(self, site: str, edge_id: str) -> bool:
         """Whether a stream of this box is open."""
-        return self._streams.get((site, edge_id)) is not None
+        return self._door.streams.get((site, edge_id)) is not None
 
     @property
     def open_streams(self) -> int:
@@ -105,7 +107,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
 
     def shut_down(self, retry_after_s: float) -> None:
         """Say Goodbye to every stream, now and to come."""
-        self._closing = ("the server stops", retry_after_s)
+        self._door.closing = ("the server stops", retry_after_s)
         for stream in list(self._open):
             self._end(stream, ingest_pb2.GOODBYE_REASON_SHUTDOWN, "the server stops", retry_after_s)
 
@@ -114,7 +116,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         told = 0
         for edge_id, ranges in keys.items():
             told += len(ranges)
-            stream = self._streams.get((site, edge_id))
+            stream = self._door.streams.get((site, edge_id))
             if stream is not None:
                 self._send_erase(stream, ranges)
         return told
@@ -131,175 +133,30 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no Hello within 20 s")
         if first is _EOF:
             return
-        hello = await self._greet(first, context)
+        hello = await self._door.greet(first, context)
         stream = BoxStream(
             hello=hello,
             limits=self._limits,
             now_ns=self._clock.monotonic_nanos(),
             estimate=lambda boot: self._heartbeats.estimate(hello.site, hello.edge_id, boot),
         )
-        if not await self._admit(stream, hello, context):
+        if not await self._door.admit(stream, hello, context):
             return
         self._open.add(stream)
         self.metrics.streams.set(len(self._open))
         try:
-            known = await self._known(stream, hello)
+            known = await self._door.known(stream, hello)
             if known is not None:
-                await context.write(self._welcome(stream, known))
+                await context.write(self._door.welcome(stream, known))
                 self._send_erase(stream, known.erase)
             await self._converse(stream, context, read=known is not None)
         finally:
             self._open.discard(stream)
-            self._streams.closed(stream.box, stream)
+            self._door.streams.closed(stream.box, stream)
             self.metrics.streams.set(len(self._open))
             _log.info(
                 "stream ended", site=stream.box[0], edge=stream.box[1], reason=self._reason(stream)
             )
-
-    async def _greet(
-        self, first: StreamRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> ingest_pb2.Hello:
-        """Check Hello; a permanent refusal ends the call with its status."""
-
-        async def refuse(code: grpc.StatusCode, why: str) -> None:
-            self.metrics.refused.labels(code.name).inc()
-            _log.warning("hello refused", peer=context.peer(), code=code.name, why=why)
-            await context.abort(code, why)
-
-        if first.WhichOneof("message") != "hello":
-            await refuse(grpc.StatusCode.INVALID_ARGUMENT, "the first message of a stream is Hello")
-        hello = first.hello
-        if hello.wire_version != WIRE_VERSION:
-            await refuse(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"wire version {hello.wire_version}; this server speaks {WIRE_VERSION}; update "
-                "the older of the two",
-            )
-        problem = hello_problem(hello, self._limits)
-        if problem:
-            await refuse(grpc.StatusCode.INVALID_ARGUMENT, problem)
-        peer = peer_from_context(context.auth_context())
-        problem = binding_problem(hello, peer)
-        if problem:
-            await refuse(grpc.StatusCode.PERMISSION_DENIED, problem)
-        return hello
-
-    async def _admit(
-        self,
-        stream: BoxStream,
-        hello: ingest_pb2.Hello,
-        context: grpc.aio.ServicerContext[Any, Any],
-    ) -> bool:
-        """Decide between streams of one box; False where this one was sent away."""
-        refusal: tuple[GoodbyeReason, str, float] | None = None
-        ledger_id = self._ledger.ledger_id
-        if self._closing is not None:
-            refusal = (ingest_pb2.GOODBYE_REASON_SHUTDOWN, *self._closing)
-        elif hello.last_ledger_id not in ("", ledger_id) and not hello.accept_ledger:
-            refusal = (
-                ingest_pb2.GOODBYE_REASON_OTHER_LEDGER,
-                f"this is ledger {ledger_id}, the box last talked to {hello.last_ledger_id}; if "
-                "that is right, start the box once with --accept-ledger",
-                60.0,
-            )
-        else:
-            admission = self._streams.hello(
-                stream.box, stream.process_id, stream, now_ns=self._clock.monotonic_nanos()
-            )
-            clone = (
-                f"two processes use edge id {stream.box[1]!r} at site {stream.box[0]!r} in turn; "
-                "start the copy once with --new-edge-id"
-            )
-            if admission.cloned:
-                refusal = (ingest_pb2.GOODBYE_REASON_CLONED, clone, 60.0)
-                self._edges.get(*stream.box).alarm("cloned", clone)
-            if admission.ended is not None:
-                if admission.cloned:
-                    self._end(admission.ended, ingest_pb2.GOODBYE_REASON_CLONED, clone, 60.0)
-                else:
-                    self._end(
-                        admission.ended,
-                        ingest_pb2.GOODBYE_REASON_SUPERSEDED,
-                        "a newer stream of this box took over",
-                        5.0,
-                    )
-        if refusal is None:
-            return True
-        reason, text, wait_s = refusal
-        self.metrics.goodbyes.labels(goodbye_name(reason)).inc()
-        _log.warning("hello put off", site=stream.box[0], edge=stream.box[1], why=text)
-        goodbye = ingest_pb2.Goodbye(
-            reason=reason,
-            message=text,
-            retry_after_s=wait_s,
-        )
-        await context.write(StreamResponse(goodbye=goodbye))
-        return False
-
-    async def _known(self, stream: BoxStream, hello: ingest_pb2.Hello) -> KnownKeys | None:
-        """What the ledger knows of the box's keys; None where it cannot say (Goodbye is set)."""
-        held, issued = KeyRanges(hello.held), KeyRanges(hello.issued)
-        site, edge_id = stream.box
-        now = self._clock.unix_nanos()
-
-        def job(store: LedgerStore) -> KnownKeys:
-            return store.hello(site, edge_id, hello.writer_id, held, issued, now_ns=now)
-
-        try:
-            known = await self._ledger.run(job)
-        except MatcherError as error:
-            self._storage_failed(stream, error)
-            return None
-        stream.unfinished = known.unfinished
-        state = self._edges.get(site, edge_id)
-        state.software = hello.software[:STRING_BYTES]
-        state.cameras = [camera.name for camera in hello.cameras]
-        state.first_heard_ns = state.first_heard_ns or now
-        state.last_heard_ns = now
-        if state.process_id != stream.process_id:
-            state.process_id = stream.process_id
-            state.lost_earlier += state.lost_before_spool
-            state.lost_before_spool = 0
-        if not self._streams.is_cloned(stream.box):
-            state.alarms.pop("cloned", None)
-        self._hole(state, known.hole)
-        _log.info(
-            "box connected",
-            site=site,
-            edge=edge_id,
-            software=hello.software,
-            held=len(held),
-            missing=len(held.minus(known.committed)),
-        )
-        return known
-
-    def _hole(self, state: EdgeState, hole: KeyRanges) -> None:
-        if not hole:
-            state.alarms.pop("hole", None)
-            return
-        text = hole_text(hole)
-        if state.alarms.get("hole") != text:
-            _log.error("hole", site=state.site, edge=state.edge_id, what=text)
-        state.alarm("hole", text)
-
-    def _welcome(self, stream: BoxStream, known: KnownKeys) -> StreamResponse:
-        limits = self._limits
-        return StreamResponse(
-            welcome=ingest_pb2.Welcome(
-                ledger_id=self._ledger.ledger_id,
-                committed=largest(known.committed),
-                skipped=largest(known.skipped),
-                window_sightings=stream.window,
-                limits=ingest_pb2.Limits(
-                    message_bytes=MESSAGE_BYTES,
-                    batch_sightings=BATCH_SIGHTINGS,
-                    cameras=limits.cameras,
-                    sightings_per_second=limits.sightings_per_s,
-                ),
-                unix_nanos=self._clock.unix_nanos(),
-                software=SOFTWARE,
-            )
-        )
 
     async def _converse(
         self, stream: BoxStream, context: grpc.aio.ServicerContext[Any, Any], *, read: bool
