@@ -193,8 +193,8 @@ def mutual_pairs(of_tracklet: Floats, evidence: Evidence, *, keep: float = _SURE
         there[:, 0] = False
         found = there.any(axis=1)
         best[found, camera] = near[found, there[found].argmax(axis=1)]
-    left, camera = np.nonzero(best >= 0)
-    right = best[left, camera]
+    left, where = np.nonzero(best >= 0)
+    right = best[left, where]
     mutual = (best[right, evidence.camera[left]] == left) & (left < right)
     mutual &= evidence.camera[left] != evidence.camera[right]
     left, right = left[mutual], right[mutual]

@@ -28,6 +28,9 @@ def adapt(
     ] = Path("site-maps"),
     site: Annotated[str | None, typer.Option(help="Which site, where there are several.")] = None,
     space: Annotated[str | None, typer.Option(help="Which space, where there are several.")] = None,
+    steps: Annotated[
+        int, typer.Option(help="With --embeddings: of the last round; fewer are faster, worse.")
+    ] = 800,
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Go back to the site's map before this one.")
     ] = False,
@@ -52,7 +55,7 @@ def adapt(
     """
     console = Console(stderr=True)
     if embeddings is not None and images is None:
-        _from_embeddings(console, embeddings, maps, site, space, threads, seed)
+        _from_embeddings(console, embeddings, maps, site, space, steps, threads, seed)
     elif rollback and site is not None:
         _roll_back(console, maps, site)
     elif images is not None and model is not None and out is not None and embeddings is None:
@@ -72,14 +75,17 @@ def _from_embeddings(
     maps: Path,
     site: str | None,
     space: str | None,
+    steps: int,
     threads: int,
     seed: int,
 ) -> None:
     import torch
 
+    from models.adapt_embeddings import AdaptRecipe
     from models.site_acceptance import Refused
     from models.site_adapt import adapt_site
     from models.site_evidence import EvidenceError, read_evidence
+    from models.site_projection import ProjectionRecipe
     from reid.model_errors import ModelError
 
     torch.set_num_threads(threads)
@@ -96,6 +102,7 @@ def _from_embeddings(
             published = adapt_site(
                 evidence,
                 maps,
+                recipe=AdaptRecipe(projection=ProjectionRecipe(steps=steps)),
                 seed=seed,
                 progress=lambda what, share, labels: bar.update(
                     task, description=what, completed=share

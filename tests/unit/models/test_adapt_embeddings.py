@@ -1,0 +1,285 @@
+"""What a site's map learns from a made-up site, when it is refused, and how it is taken back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from models.adapt_embeddings import AdaptRecipe, NothingToLearn, fit, mutual_pairs, tracklet_means
+from models.cli import app
+from models.site_acceptance import (
+    Refused,
+    Verdict,
+    accept,
+    certain_distances,
+    equal_error,
+    hold_back,
+    judge,
+    separation,
+)
+from models.site_adapt import adapt_site, maps_of
+from models.site_evidence import EvidenceError, from_records, read_evidence, seen_together
+from models.site_projection import ProjectionRecipe, train_projection, whitening
+from models.site_transit import adjustment, learn_transit
+from reid.site_map import Separation
+from tests.unit.models.drawn_site import (
+    CAMERAS,
+    SPACE,
+    drawn_site,
+    records,
+    right_across_cameras,
+)
+
+QUICK = AdaptRecipe(
+    k1=6, k2=2, least=2, projection=ProjectionRecipe(steps=40, people=16, images=4), early_steps=20
+)
+
+
+def test_a_map_fitted_without_labels_finds_people_across_cameras_better() -> None:
+    evidence, person = drawn_site()
+
+    fitted = fit(evidence, QUICK, seed=1)
+
+    cameras = [CAMERAS[number] for number in evidence.camera_of_vector]
+    direct = right_across_cameras(evidence.vectors, evidence, person)
+    adapted = right_across_cameras(
+        fitted.site_map.apply(evidence.vectors, cameras), evidence, person
+    )
+    assert adapted > direct + 0.2
+
+
+def test_the_same_seed_gives_the_same_map() -> None:
+    evidence, _ = drawn_site(people=80)
+
+    one, other = fit(evidence, QUICK, seed=3), fit(evidence, QUICK, seed=3)
+
+    np.testing.assert_array_equal(one.site_map.weight, other.site_map.weight)
+
+
+def test_a_site_of_one_camera_or_of_few_tracklets_teaches_nothing() -> None:
+    evidence, _ = drawn_site()
+
+    with pytest.raises(NothingToLearn, match="1 camera"):
+        fit(evidence.part(evidence.camera == 0), QUICK)
+    with pytest.raises(NothingToLearn, match="at least 200"):
+        fit(evidence.part(np.arange(evidence.tracklets) < 60), QUICK)
+
+
+def test_clusters_that_run_together_make_no_map() -> None:
+    evidence, _ = drawn_site()
+
+    with pytest.raises(NothingToLearn, match=r"ran together|clusters"):
+        fit(evidence, replace(QUICK, eps=0.79, k1=200, transit_weight=0.0))
+
+
+def test_people_seen_at_once_by_one_camera_are_never_neighbours() -> None:
+    evidence, _ = drawn_site(people=40)
+    block = np.ones((evidence.tracklets, evidence.tracklets), np.float32)
+
+    adjust = adjustment(None, evidence.camera, evidence.first, evidence.together, weight=0.0)
+    adjust(np.arange(evidence.tracklets), block)
+
+    one, other = evidence.together.T
+    assert (block[one, other] < -1).all() and (block[other, one] < -1).all()
+    assert (block < 0).sum() == 2 * len(evidence.together)
+
+
+def test_tracklets_that_touch_in_time_in_one_camera_were_seen_together() -> None:
+    camera = np.array([0, 0, 0, 1, 0])
+    first = np.array([0.0, 4.0, 20.0, 0.0, np.nan])
+    last = np.array([5.0, 9.0, 22.0, 50.0, np.nan])
+
+    assert seen_together(camera, first, last).tolist() == [[0, 1]]
+
+
+def test_usual_delays_are_learned_with_the_clocks_difference() -> None:
+    evidence, person = drawn_site()
+    late = evidence.first + np.where(evidence.camera == 2, 900.0, 0.0)
+    pairs = mutual_pairs(tracklet_means(evidence.vectors, evidence), evidence)
+    right = pairs[person[pairs[:, 0]] == person[pairs[:, 1]]]
+
+    transit = learn_transit(right, evidence.camera, late, cameras=3, bandwidth_s=5.0)
+
+    assert transit is not None
+    ratio = transit.of(0, 0.0, np.array([2, 2, 2]), np.array([980.0, 700.0, np.nan]))
+    assert ratio[0] > 1.0 and ratio[1] < 0.0 and ratio[2] == 0.0
+
+
+def test_transit_times_need_pairs_and_times() -> None:
+    camera, pairs = np.array([0, 1] * 30), np.arange(60).reshape(30, 2)
+
+    assert learn_transit(pairs, camera, np.full(60, np.nan), cameras=2) is None
+    assert learn_transit(pairs[:5], camera, np.arange(60.0), cameras=2) is None
+
+
+def test_whitening_makes_the_scatter_within_groups_round() -> None:
+    random = np.random.default_rng(0)
+    rows = (random.normal(size=(4000, 4)) * [5.0, 1.0, 0.3, 2.0]).astype(np.float32)
+    groups = np.arange(4000) % 10
+
+    white = rows @ whitening(rows, groups, shrinkage=0.0)
+
+    np.testing.assert_allclose(np.cov(white.T), np.eye(4), atol=0.02)
+
+
+def test_without_a_label_of_two_cameras_the_projection_stays_as_it_was() -> None:
+    start = np.eye(4, dtype=np.float32)
+    rows = np.eye(4, dtype=np.float32)
+
+    learned = train_projection(
+        rows, np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]), start, ProjectionRecipe(), seed=1
+    )
+
+    np.testing.assert_array_equal(learned.weight, start)
+
+
+def test_certain_pairs_are_counted_once_and_by_tracklet() -> None:
+    evidence, _ = drawn_site(people=40)
+
+    positive, negative = certain_distances(evidence.vectors, evidence)
+
+    assert len(positive) == 3 * evidence.tracklets
+    assert len(negative) == 9 * len(evidence.together)
+    assert positive.mean() < negative.mean()
+
+
+def test_equal_error_of_distributions_that_cross_at_a_known_place() -> None:
+    random = np.random.default_rng(1)
+    positive, negative = random.normal(0.8, 0.1, 50_000), random.normal(1.0, 0.1, 50_000)
+
+    error = equal_error(positive.astype(np.float32), negative.astype(np.float32))
+
+    assert error == pytest.approx(0.1587, abs=0.005)  # one deviation from both means
+    assert separation(
+        positive.astype(np.float32), negative.astype(np.float32)
+    ).overlap == pytest.approx(0.3173, abs=0.01)
+
+
+def _verdict(*, errors: tuple[float, float], times: tuple[float, float]) -> Verdict:
+    before, after = (
+        Separation(
+            positive_mean=0.5, positive_std=0.1, negative_mean=1.0, negative_std=0.1,
+            overlap=0.1, error=error,
+        )
+        for error in errors
+    )  # fmt: skip
+    return Verdict(before, after, *times)
+
+
+@pytest.mark.parametrize(
+    ("errors", "times", "helps"),
+    [
+        ((0.08, 0.06), (0.5, 0.6), True),
+        ((0.08, 0.08), (0.5, 0.6), True),
+        ((0.08, 0.02), (0.5, 0.4), False),  # the trap: better in one camera, worse across
+        ((0.08, 0.09), (0.5, 0.6), False),
+        ((0.08, 0.08), (0.5, 0.5), False),
+        ((0.08, 0.07), (float("nan"), float("nan")), True),
+    ],
+)
+def test_a_map_is_taken_only_if_it_is_better_and_nowhere_worse(
+    errors: tuple[float, float], times: tuple[float, float], helps: bool
+) -> None:
+    verdict = _verdict(errors=errors, times=times)
+
+    assert verdict.helps is helps
+    if not helps:
+        with pytest.raises(Refused, match="stay as they are"):
+            accept(verdict)
+
+
+def test_a_map_that_does_not_help_is_refused_and_nothing_is_published(tmp_path: Path) -> None:
+    evidence, _ = drawn_site(people=120)
+    nothing = AdaptRecipe(camera="none", whiten=False, rounds=0)
+
+    with pytest.raises(Refused):
+        adapt_site(evidence, tmp_path, recipe=nothing, seed=1)
+
+    assert maps_of(tmp_path, "drawn").current() is None
+
+
+def test_held_back_slices_of_time_are_whole() -> None:
+    evidence, _ = drawn_site(people=200)
+
+    held = hold_back(evidence, seed=1)
+
+    assert 0.05 < held.mean() < 0.2
+    changes = np.abs(np.diff(held[np.argsort(evidence.first)].astype(int))).sum()
+    assert changes <= 2 * 4  # four slices of forty
+
+
+def test_too_few_certain_pairs_decide_nothing() -> None:
+    evidence, _ = drawn_site()
+    alone = replace(evidence, together=evidence.together[:0])
+    fitted = fit(alone, QUICK, seed=1)
+
+    with pytest.raises(Refused, match="0 certain negative"):
+        judge(fitted.site_map, alone, hold_back(alone, seed=1), fitted.transit)
+
+
+def test_the_newest_revision_of_a_tracklet_counts_and_damaged_vectors_are_counted() -> None:
+    evidence, _ = drawn_site(people=4)
+    rows = records(evidence)
+    old = {**rows[0], "revision": 1, "shots": []}
+    bad = {"space_id": SPACE, "variant_id": "float32", "vector": [float("nan")] * 32}
+    rows[1]["shots"] = [{"embeddings": [bad]}, *rows[1]["shots"]]  # type: ignore[misc]
+
+    found = from_records([*rows, old], where="test")
+
+    assert found.left_out == 1
+    assert (found.tracklets, len(found.vectors)) == (12, 36)
+    assert {*map(tuple, found.together)} == {*map(tuple, evidence.together)}
+    np.testing.assert_allclose(found.vectors, evidence.vectors, atol=1e-6)
+
+
+def test_several_spaces_must_be_chosen_from() -> None:
+    evidence, _ = drawn_site(people=4)
+    rows = records(evidence) + records(replace(evidence, site="other"))
+
+    with pytest.raises(EvidenceError, match="--site"):
+        from_records(rows, where="test")
+
+    assert from_records(rows, where="test", site="other").site == "other"
+
+
+def test_files_that_are_no_export_are_refused_by_name(tmp_path: Path) -> None:
+    text, broken = tmp_path / "a.txt", tmp_path / "b.jsonl"
+    broken.write_text("{\n")
+
+    for path, say in ((text, "neither"), (broken, "line 1"), (tmp_path / "no.jsonl", "No such")):
+        with pytest.raises(EvidenceError, match=say):
+            read_evidence(path)
+
+
+def _write(path: Path) -> Path:
+    evidence, _ = drawn_site(people=160)
+    path.write_text("\n".join(json.dumps(row) for row in records(evidence)) + "\n")
+    return path
+
+
+def test_the_command_publishes_a_map_and_takes_it_back(tmp_path: Path) -> None:
+    file, maps = _write(tmp_path / "sightings.jsonl"), tmp_path / "maps"
+    run = CliRunner()
+
+    done = run.invoke(
+        app, ["adapt", "--embeddings", str(file), "--maps", str(maps), "--steps", "30"]
+    )
+
+    assert done.exit_code == 0, done.output
+    current = maps_of(maps, "drawn").current()
+    assert current is not None
+    assert current[1].space_id == f"{SPACE}/drawn/1" and current[1].parent == SPACE
+    assert current[1].held_back_before is not None
+    back = run.invoke(app, ["adapt", "--rollback", "--site", "drawn", "--maps", str(maps)])
+    assert back.exit_code == 0 and maps_of(maps, "drawn").current() is None
+
+
+def test_the_command_says_what_it_needs() -> None:
+    result = CliRunner().invoke(app, ["adapt"])
+
+    assert result.exit_code == 2 and "--embeddings FILE" in result.output

@@ -1,0 +1,159 @@
+"""A site's map as numbers, as a file, and among those before it."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from matcher.derived import DerivedSpace
+from reid.card import sha256_of
+from reid.model_errors import CardInvalid, CardMismatch, ModelNotFound, ModelUnreadable
+from reid.site_map import MapCard, SiteMap, decode, encode, read_map, write_map
+from reid.site_maps import KEPT, SiteMaps
+
+SIZE, OUT = 6, 4
+
+
+def made(seed: int = 1, *, hidden: int = 0) -> SiteMap:
+    random = np.random.default_rng(seed)
+
+    def half(*shape: int) -> np.ndarray:
+        return random.normal(size=shape).astype(np.float16).astype(np.float32)
+
+    layer = {"hidden": half(SIZE, hidden), "bias": half(hidden), "out": half(hidden, OUT)}
+    return SiteMap(
+        cameras=("door", "hall"),
+        mean=half(3, SIZE),
+        scale=np.abs(half(3, SIZE)) + np.float32(0.5),
+        weight=half(SIZE, OUT),
+        **(layer if hidden else {}),
+    )
+
+
+def card(site_map: SiteMap, number: int = 1) -> MapCard:
+    content = encode(site_map)
+    return MapCard(
+        kind="site-map",
+        space_id=f"parent/site/{number}",
+        parent="parent",
+        site="site",
+        sha256=sha256_of(content),
+        bytes=len(content),
+        dimension=OUT,
+        made_at=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+        fitted_on={"vectors": 10},
+    )
+
+
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_a_map_does_what_its_text_says(hidden: int) -> None:
+    site_map = made(hidden=hidden)
+    x = np.random.default_rng(2).normal(size=(2, SIZE)).astype(np.float32)
+
+    y = site_map.apply(x, ["hall", "unknown"])
+
+    for row, number in ((0, 1), (1, 2)):
+        z = (x[row].astype(float) - site_map.mean[number]) / site_map.scale[number]
+        wanted = z @ site_map.weight
+        if site_map.hidden is not None and site_map.bias is not None and site_map.out is not None:
+            wanted = wanted + np.maximum(z @ site_map.hidden + site_map.bias, 0) @ site_map.out
+        np.testing.assert_allclose(y[row], wanted / np.linalg.norm(wanted), atol=1e-5)
+
+
+def test_no_vectors_give_no_vectors() -> None:
+    assert made().apply(np.zeros((0, SIZE), np.float32), []).shape == (0, OUT)
+
+
+def test_other_shapes_are_refused_with_both_numbers() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 5\), expected \(n, 6\)"):
+        made().apply(np.zeros((2, 5), np.float32), ["door", "door"])
+    with pytest.raises(ValueError, match="1 cameras for 2 vectors"):
+        made().apply(np.zeros((2, SIZE), np.float32), ["door"])
+
+
+def test_a_file_gives_back_the_same_map(tmp_path: Path) -> None:
+    site_map = made(hidden=3)
+    write_map(site_map, card(site_map), tmp_path / "1.npz")
+
+    found, its_card = read_map(tmp_path / "1.npz")
+
+    x = np.ones((1, SIZE), np.float32)
+    np.testing.assert_array_equal(found.apply(x, ["door"]), site_map.apply(x, ["door"]))
+    assert its_card == card(site_map)
+
+
+def test_the_same_map_is_always_the_same_bytes() -> None:
+    assert encode(made()) == encode(made())
+
+
+def test_a_changed_cut_or_missing_file_is_refused(tmp_path: Path) -> None:
+    site_map = made()
+    path = tmp_path / "1.npz"
+    write_map(site_map, card(site_map), path)
+    content = path.read_bytes()
+
+    path.write_bytes(content[:-7])
+    with pytest.raises(CardMismatch):
+        read_map(path)
+    path.unlink()
+    with pytest.raises(ModelNotFound):
+        read_map(path)
+    path.write_bytes(content)
+    path.with_suffix(".toml").write_text("kind = 'detector'\n")
+    with pytest.raises(CardInvalid):
+        read_map(path)
+
+
+def test_bytes_that_are_no_map_are_refused() -> None:
+    for content in (b"", b"PK\x03\x04 no zip", b"\x93NUMPY"):
+        with pytest.raises(ModelUnreadable):
+            decode(content, "x.npz")
+
+
+def test_numbers_that_cannot_be_divided_by_are_refused() -> None:
+    good = made()
+    with pytest.raises(ValueError, match="scale"):
+        SiteMap(good.cameras, good.mean, np.zeros_like(good.scale), good.weight)
+
+
+def test_the_newest_map_is_in_use_until_it_is_rolled_back(tmp_path: Path) -> None:
+    maps = SiteMaps(tmp_path / "site")
+    assert maps.current() is None
+    for number in (1, 2):
+        assert maps.next_number() == number
+        maps.publish(number, made(number), card(made(number), number))
+
+    used = maps.current_number()
+    back, further = maps.roll_back(), maps.roll_back()
+
+    assert (used, back, further) == (2, 1, 0)
+    assert maps.current() is None
+    assert maps.next_number() == 3  # a number never means two maps
+
+
+def test_only_some_old_maps_are_kept(tmp_path: Path) -> None:
+    maps = SiteMaps(tmp_path)
+    for number in range(1, KEPT + 3):
+        maps.publish(number, made(number), card(made(number), number))
+
+    assert maps.numbers() == list(range(3, KEPT + 3))
+
+
+def test_the_matcher_compares_in_the_derived_space_while_a_map_is_in_use(tmp_path: Path) -> None:
+    maps, derived = SiteMaps(tmp_path), DerivedSpace(tmp_path)
+    x = np.ones((1, SIZE), np.float32)
+    assert not derived.refresh()
+    assert derived.derive("parent", x, ["door"])[0] == "parent"
+    maps.publish(1, made(), card(made()))
+
+    changed = derived.refresh()
+    space, vectors = derived.derive("parent", x, ["door"])
+    other, same = derived.derive("another", x, ["door"])
+
+    assert changed and space == "parent/site/1" and vectors.shape == (1, OUT)
+    assert other == "another" and same is x
+    maps.roll_back()
+    assert derived.refresh() and derived.derive("parent", x, ["door"])[0] == "parent"
