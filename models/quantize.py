@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+import onnx.version_converter
 from numpy.typing import NDArray
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -48,6 +49,7 @@ INT8_TOLERANCE = 0.05  # of golden values: int8 kernels round differently from m
 BF16_TOLERANCE = 0.05
 CALIBRATION_CROPS = 256
 LATENCY_REPEATS = 30
+PER_CHANNEL_OPSET = 13
 
 Crops = Sequence[NDArray[np.uint8]]
 Scheme = Literal["s8s8", "u8s8-reduced", "u8u8"]
@@ -205,8 +207,10 @@ def int8_content(
     wanted = embedder.embed(crops)
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "prepared.onnx"
+        recent = Path(folder) / "recent.onnx"
+        onnx.save(_per_channel_opset(onnx.load(model)), recent)
         # folds norms into convolutions, so that ranges are those of the folded layers
-        quant_pre_process(str(model), str(ready), skip_symbolic_shape=True)
+        quant_pre_process(str(recent), str(ready), skip_symbolic_shape=True)
         groups = layer_groups(onnx.load(ready))
         inputs = _inputs(embedder, crops)
 
@@ -299,6 +303,14 @@ def layer_groups(model: onnx.ModelProto) -> dict[str, list[str]]:
         ):
             groups["gates"].append(node.name)
     return {name: nodes for name, nodes in groups.items() if nodes}
+
+
+def _per_channel_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network at an opset that knows scales per channel (13), if it is older."""
+    opset = max(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+    if opset >= PER_CHANNEL_OPSET:
+        return model
+    return onnx.version_converter.convert_version(model, PER_CHANNEL_OPSET)
 
 
 def _on_pooled(node: onnx.NodeProto, made_by: dict[str, onnx.NodeProto]) -> bool:

@@ -85,6 +85,8 @@ class Losses:
         smoothing: label smoothing of the classifier's cross-entropy (arXiv 1512.00567).
         triplet: weight of the batch-hard triplet loss (arXiv 1703.07737).
         margin: its margin; 0 takes the soft margin.
+        triplet_from_epoch: epochs of classification alone before it joins. From random weights the
+            hardest triplets can shrink all distances to zero before anything was learned.
         distil_logits: weight of the divergence to the teacher's classes, temperature^2 included.
         distil_relations: weight of matching the teacher's similarities inside the batch.
         temperature: softens both classifiers' outputs for distillation.
@@ -93,6 +95,7 @@ class Losses:
     smoothing: float = 0.1
     triplet: float = 1.0
     margin: float = 0.3
+    triplet_from_epoch: int = 0
     distil_logits: float = 0.0
     distil_relations: float = 0.0
     temperature: float = 4.0

@@ -168,7 +168,7 @@ class Run:
         told = {
             "classes": F.cross_entropy(logits.float(), people, label_smoothing=losses.smoothing)
         }
-        if losses.triplet:
+        if losses.triplet and epoch >= losses.triplet_from_epoch:
             told["triplet"] = losses.triplet * batch_hard_triplet(before, people, losses.margin)
         if self._teacher is not None:
             with torch.no_grad(), mixed:

@@ -237,6 +237,17 @@ def test_a_teacher_of_other_people_is_refused(packs: Path, tmp_path: Path) -> No
         Run(recipe, packs=packs, folder=tmp_path / "student")
 
 
+def test_triplets_join_at_their_epoch(packs: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(TINY, losses=Losses(triplet_from_epoch=1))
+    run = Run(recipe, packs=packs, folder=tmp_path)
+
+    names = [set(run.advance()) for _ in range(run.steps)]
+
+    half = run.steps // 2
+    assert all("triplet" not in told for told in names[:half])
+    assert all("triplet" in told for told in names[half:])
+
+
 @pytest.mark.parametrize(
     "optimise",
     [
