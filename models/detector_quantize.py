@@ -120,9 +120,7 @@ def passes_gate(recall_float: float, recall_int8: float, ms_float: float, ms_int
 def main(
     model: Annotated[Path, typer.Argument(help="float model of models.detector_export")],
     pack: Annotated[Path, typer.Option(help="folder made by models.detector_pack")],
-    scheme: Annotated[
-        Scheme, typer.Option(help="of activations, weights")
-    ] = "u8s8",
+    scheme: Annotated[Scheme, typer.Option(help="of activations, weights")] = "u8s8",
 ) -> None:
     """Make, time and judge an int8 variant; keep it beside the model where it passes the gate."""
     train = read_coco(pack / "train.tar")
