@@ -48,7 +48,7 @@ Ints = NDArray[np.int64]
 LOSSES = ("baseline", "gds", "gds-h")
 LEAST_IMAGES = 200
 LARGEST_SHARE = 0.2  # of all images in one cluster: the clusters have run together
-HELD_SHARE = 0.1  # of the images; never trained on, their pairs judge
+HELD_SHARE = 0.1  # of the first clusters; never trained on, their pairs judge
 _EMBED_BATCH = 128
 _LOGIT_SCALE = 16.0  # of cosines to classes: the classifier starts from the clusters' means
 
@@ -132,8 +132,6 @@ class Adaptation:
         self._recipe, self._out, self._device = recipe, out, torch.device(device)
         self._parent, self._folder = checkpoint, folder
         self._images = _load(folder, recipe, least_images)
-        held = np.random.default_rng(recipe.seed).random(len(self._images)) < HELD_SHARE
-        self._rows, self._held = np.flatnonzero(~held), np.flatnonzero(held)
         self.network = checkpoints.load(checkpoint).to(self._device)
         self._trained_on = tuple(
             str(one) for one in checkpoints.read(checkpoint).get("trained_on", ())
@@ -141,6 +139,12 @@ class Adaptation:
         # The judge's pairs are fixed by the model that one starts from.
         start = self._embed(self.network, np.arange(len(self._images)))
         self._judged = _cluster(start, recipe, str(folder))
+        count = int(self._judged.max()) + 1
+        chosen = np.random.default_rng(recipe.seed).choice(
+            count, max(round(HELD_SHARE * count), 2), replace=False
+        )
+        held = np.isin(self._judged, chosen)
+        self._rows, self._held = np.flatnonzero(~held), np.flatnonzero(held)
         self._before = self._separation(start)
         self._optimiser = torch.optim.Adam(
             self.network.parameters(), recipe.learning_rate, weight_decay=5e-4

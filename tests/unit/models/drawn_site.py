@@ -13,20 +13,21 @@ SPACE = "drawn-space"
 
 
 def drawn_site(
-    *, people: int = 120, seed: int = 1, noise: float = 0.45, shift: float = 0.8
+    *, people: int = 120, seed: int = 1, noise: float = 0.45, shift: float = 0.8, visits: int = 1
 ) -> tuple[Evidence, NDArray[np.int64]]:
     """Evidence of people who walk from camera to camera, and the person of each tracklet.
 
     Each is seen once by every camera, 40 s apart, for 5 s, in three shots; a new one comes every
-    3 s, so that a camera mostly sees two at once.
+    3 s, so that a camera mostly sees two at once. All come again 1000 s later, `visits` times.
     """
     random = np.random.default_rng(seed)
     looks = random.normal(size=(people, SIZE))
     looks[:, SIZE // 2 :] *= 0.1  # half of the numbers say nothing of the person
     of_camera = shift * random.normal(size=(len(CAMERAS), SIZE))
-    person = np.repeat(np.arange(people), len(CAMERAS))
-    camera = np.tile(np.arange(len(CAMERAS)), people)
-    first = person * 3.0 + camera * 40.0 + random.normal(size=len(person))
+    person = np.tile(np.repeat(np.arange(people), len(CAMERAS)), visits)
+    camera = np.tile(np.arange(len(CAMERAS)), people * visits)
+    visit = np.repeat(np.arange(visits), people * len(CAMERAS))
+    first = person * 3.0 + camera * 40.0 + visit * 1000.0 + random.normal(size=len(person))
     last = first + 5.0
     tracklet = np.repeat(np.arange(len(person)), 3)
     rows = looks[person[tracklet]] + of_camera[camera[tracklet]]

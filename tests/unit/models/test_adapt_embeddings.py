@@ -257,7 +257,7 @@ def test_files_that_are_no_export_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def _write(path: Path) -> Path:
-    evidence, _ = drawn_site(people=160)
+    evidence, _ = drawn_site(people=40, visits=6)
     path.write_text("\n".join(json.dumps(row) for row in records(evidence)) + "\n")
     return path
 

@@ -1,0 +1,109 @@
+"""Adapting a checkpoint on drawn crops without labels: goes on, repeats, refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from models import checkpoints
+from models.adapt import Adaptation, AdaptError, PictureRecipe, adapt_pictures
+from models.osnet import Architecture, OSNet
+from models.recipe import Augment
+from reid.card import card_path, read_card
+
+QUICK = PictureRecipe(
+    epochs=2, steps=2, height=32, width=16, people=4, images=3, least=2, k1=5, k2=2, eps=0.6,
+    augment=Augment(),
+)  # fmt: skip
+PEOPLE, IMAGES = 12, 10
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve people of two colours each, ten noisy crops of each."""
+    folder = tmp_path_factory.mktemp("crops")
+    random = np.random.default_rng(4)
+    for person in range(PEOPLE):
+        top, bottom = random.integers(0, 256, 3), random.integers(0, 256, 3)
+        for number in range(IMAGES):
+            image = np.empty((32, 16, 3), np.float64)
+            image[:16], image[16:] = top, bottom
+            image += random.normal(0, 6, image.shape)
+            name = folder / f"{person:02d}_{number}.png"
+            cv2.imwrite(str(name), image.clip(0, 255).astype(np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(2)
+    network = OSNet(Architecture(width=0.25, neck=True), classes=2)
+    network.train()
+    for _ in range(3):
+        network.heads(torch.randn(8, 3, 32, 16))
+    path = tmp_path_factory.mktemp("start") / "start.pth"
+    checkpoints.save(path, network, trained_on=["drawn:train"], input={"height": 32, "width": 16})
+    return path
+
+
+def test_an_adapted_model_has_a_card_of_its_own(
+    crops: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    path = adapt_pictures(checkpoint, crops, tmp_path, recipe=QUICK, least_images=100)
+
+    card = read_card(card_path(path))
+    assert card.parent == "start" and card.space_id is not None
+    assert card.space_id.startswith("start-adapted-")
+    assert any("without-labels" in name for name in card.training_data)
+    assert {"before_overlap", "after_overlap"} <= card.metrics[0].values.keys()
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
+    crops: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    def run(folder: str) -> Adaptation:
+        return Adaptation(checkpoint, crops, tmp_path / folder, recipe=QUICK, least_images=100)
+
+    whole = run("whole")
+    whole.train()
+    run("halves").train(stop_after_epochs=1)
+    second = run("halves")
+    second.train()
+
+    assert second.epoch == 2
+    for name, value in whole.network.state_dict().items():
+        torch.testing.assert_close(second.network.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_another_recipe_does_not_go_on_in_the_same_folder(
+    crops: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    Adaptation(checkpoint, crops, tmp_path, recipe=QUICK, least_images=100).train(
+        stop_after_epochs=1
+    )
+
+    with pytest.raises(AdaptError, match="other settings"):
+        Adaptation(
+            checkpoint, crops, tmp_path, recipe=replace(QUICK, loss="baseline"), least_images=100
+        )
+
+
+def test_too_few_images_make_no_model(crops: Path, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(AdaptError, match="120 images, at least 200"):
+        adapt_pictures(checkpoint, crops, tmp_path, recipe=QUICK)
+
+    assert not (tmp_path / "adapted.onnx").exists()
+
+
+def test_collapsed_clusters_make_no_model(crops: Path, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(AdaptError, match="collapsed"):
+        adapt_pictures(
+            checkpoint, crops, tmp_path, recipe=replace(QUICK, least=1000), least_images=100
+        )
+
+    assert not (tmp_path / "adapted.onnx").exists()
