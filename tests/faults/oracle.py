@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -141,6 +142,8 @@ class Verdict:
         acked: of them, acked.
         missing: of them, told as skipped: reason -> keys.
         lost: keys that are nowhere and of which nobody says why.
+        holes: keys that a restored ledger forgot after the box's cap had taken the acked rows: the
+            stated limit of a refill, and both ends must have raised the alarm.
         doubled: contents that stand in the ledger more than once.
         problems: everything else that must not be, in words.
     """
@@ -149,6 +152,7 @@ class Verdict:
     acked: int = 0
     missing: dict[str, int] = field(default_factory=dict)
     lost: int = 0
+    holes: int = 0
     doubled: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -169,12 +173,16 @@ def judge(
     spools: list[SpoolState],
     *,
     rolled_back: bool = False,
+    forgotten: Set[Key] = frozenset(),
+    alarmed: bool = False,
 ) -> Verdict:
     """The verdict at the end, after every box has drained.
 
     Args:
         rolled_back: a spool was replaced by an older copy, so its own counters are older, too, and
             rows may be unreadable.
+        forgotten: keys that a restored ledger no longer had.
+        alarmed: the box said that keys are missing.
     """
     verdict = Verdict(captured=len(captured.rows))
     verdict.acked = len(captured.acked & set(captured.rows))
@@ -199,6 +207,8 @@ def judge(
                 verdict.problems.append(f"{key}: skipped here, but the ledger was not told")
         elif key in captured.reused:
             pass  # named below
+        elif key in forgotten and key in captured.acked:
+            verdict.holes += 1
         else:
             lost.append(key)
     verdict.lost = len(lost)
@@ -216,7 +226,9 @@ def judge(
     if captured.reused:
         keys = len(captured.reused)
         verdict.problems.append(f"{keys} keys were given to two contents")
-    absent = acked_but_absent(captured, ledger)
+    if verdict.holes and not alarmed:
+        verdict.problems.append(f"{verdict.holes} keys forgotten by the ledger, without an alarm")
+    absent = acked_but_absent(captured, ledger) - forgotten
     if absent:
         verdict.problems.append(f"{len(absent)} keys acked, but not in the ledger")
     for spool in spools:

@@ -96,6 +96,7 @@ def main() -> int:
                 "captured": verdict.captured,
                 "acked": verdict.acked,
                 "lost": verdict.lost,
+                "holes": verdict.holes,
                 "doubled": verdict.doubled,
                 "missing": verdict.missing,
                 "problems": len(verdict.problems),

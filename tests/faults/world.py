@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults.box import EXIT_SPOOL_UNUSABLE
-from tests.faults.oracle import Captured, Ledger, SpoolState, Verdict, acked_but_absent, judge
+from tests.faults.oracle import Captured, Key, Ledger, SpoolState, Verdict, acked_but_absent, judge
 from tests.faults.proxy import Behaviour, FaultProxy
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -51,6 +51,7 @@ class World:
         folder: everything lies here.
         seed: of every choice.
         plant: a bug to build in; see tests.faults.box and tests.faults.bad_matcher.
+        forgotten: keys that restored ledgers no longer had.
         slow_ends: processes that had not ended 30 s after SIGTERM.
         tmpfs: give the box a small disk of its own; needs the right to mount.
     """
@@ -64,6 +65,7 @@ class World:
     counts: dict[str, int] = field(default_factory=dict)
     rolled_back: bool = False
     slow_ends: int = 0
+    forgotten: set[Key] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -282,7 +284,8 @@ class World:
 
     def _check_acked(self) -> None:
         captured = Captured.read(self.journals)
-        absent = acked_but_absent(captured, Ledger.read(self.matcher_dir / "ledger.db"))
+        ledger = Ledger.read(self.matcher_dir / "ledger.db")
+        absent = acked_but_absent(captured, ledger) - self.forgotten
         if absent:
             first = sorted(absent)[:2]
             self.problems.append(f"{len(absent)} keys were acked, but not committed: {first}")
@@ -318,6 +321,8 @@ class World:
         target.close()
         self.run_for(0.3, 1.2)
         self.kill(self.matcher)
+        had = Ledger.read(self.matcher_dir / "ledger.db").receipts
+        self.forgotten |= had - Ledger.read(backup).receipts
         for ending in ("-wal", "-shm"):
             (self.matcher_dir / f"ledger.db{ending}").unlink(missing_ok=True)
         shutil.copy(backup, self.matcher_dir / "ledger.db")
@@ -464,6 +469,8 @@ class World:
             Ledger.read(self.matcher_dir / "ledger.db"),
             [SpoolState.read(self.box_dir / "spool.sqlite")],
             rolled_back=self.rolled_back,
+            forgotten=self.forgotten,
+            alarmed="keys are missing in the ledger" in self.log.read_text(errors="replace"),
         )
         verdict.problems.extend(self.problems)
         return verdict
