@@ -22,8 +22,10 @@ from edge.config import Config, SourceConfig
 from edge.exit_codes import ExitCode
 from edge.identity import make_data_dir
 from edge.model_keeper import ModelKeeper
+from edge.models_dir import find_model
 from edge.refusals import CannotStart, refusals
 from edge.settings import default_cache_dir
+from edge.sources.urls import SourceKind, parse
 from reid import logs
 
 log = structlog.get_logger("edge")
@@ -43,11 +45,31 @@ def run(
     """
     logs.configure(config.status.log)
     try:
+        with refusals():
+            _look_ahead(config)
         with ExitStack() as stack:
             return Box(config, sources_of(config, sample=sample), stack=stack, reread=reread).run()
     except CannotStart as refusal:
         print(f"edge-run: {logs.mask(str(refusal))}", file=sys.stderr)
         return refusal.code
+
+
+def _look_ahead(config: Config) -> None:
+    """Say at once what would end the run after a download, a rendering, or the timing of models.
+
+    Raises:
+        ModelError: no such model.
+        CannotStart: every source is a file, and none is there.
+    """
+    find_model(config.detect.model, "detector", config.models_dir)
+    find_model(config.embed.model, "embedder", config.models_dir)
+    addresses = [parse(source.url) for source in config.sources]
+    files = [Path(a.target) for a in addresses if a.kind in (SourceKind.FILE, SourceKind.FOLDER)]
+    if files and len(files) == len(addresses) and not any(path.exists() for path in files):
+        raise CannotStart(
+            ExitCode.NO_SOURCE,
+            "\n".join(f"{path}: there is no such file; check the path" for path in files),
+        )
 
 
 def sources_of(config: Config, *, sample: bool) -> tuple[SourceConfig, ...]:

@@ -85,6 +85,8 @@ class Box:
         self._told_to_reload = threading.Event()
         self._fault: tuple[str, BaseException] | None = None
         self._sizes: dict[str, tuple[int, int]] = {}
+        self._tracks: dict[str, MotFile] = {}
+        self._tracks_files = len(sources)  # decides the names of the files, also after a reload
         with refusals():
             self._status = BoxStatus([source.name for source in self._sources])
             self._edge_id = load_edge_id(
@@ -161,6 +163,17 @@ class Box:
             return None
         preview = Preview([source.name for source in self._sources])
         host, _ = parse_address(address, what="preview")
+        if not is_loopback(address):
+            if not self._config.uplink.tls.insecure:
+                raise CannotStart(
+                    ExitCode.USAGE,
+                    f"preview: {address} is not on this machine, and the page shows pictures in "
+                    "plain HTTP; give 127.0.0.1:PORT and forward the port over SSH, or --insecure "
+                    "if you accept that",
+                )
+            text = f"the preview shows pictures in plain HTTP on {address} (--insecure)"
+            log.warning(text)
+            self._status.warn("preview", text)
         server = WebServer(address, preview.routes(), what="preview")
         self._serve(server)
         print(f"preview, good for one browser: {preview.link(server.port, host)}", file=sys.stderr)
@@ -240,12 +253,6 @@ class Box:
 
     def _make_pipeline(self, source: SourceConfig) -> CameraPipeline:
         config = self._config
-        tracks = None
-        if config.tracks is not None:
-            tracks = MotFile(path_for(config.tracks, source.name, len(self._sources)))
-            with refusals():
-                tracks.open()
-            self._stack.callback(tracks.close)
         return CameraPipeline(
             camera=source.name,
             gate=source.gate,
@@ -255,8 +262,20 @@ class Box:
             budget=self._budget,
             numbers=self._numbers,
             status=self._status,
-            tracks=tracks,
+            tracks=self._tracks_of(source.name),
         )
+
+    def _tracks_of(self, camera: str) -> MotFile | None:
+        """The camera's file of tracks; a camera that comes back goes on in its own."""
+        if self._config.tracks is None:
+            return None
+        if camera not in self._tracks:
+            tracks = MotFile(path_for(self._config.tracks, camera, self._tracks_files))
+            with refusals():
+                tracks.open()
+            self._stack.callback(tracks.close)
+            self._tracks[camera] = tracks
+        return self._tracks[camera]
 
     # -- what the threads call ---------------------------------------------------------------------
 
@@ -382,7 +401,8 @@ class Box:
                 self._thread_died("uplink", RuntimeError("it ended without a word"))
                 break
             if self._matcher is not None and self._matcher.died:
-                self._status.warn("embedded", "the embedded matcher has ended")
+                self._thread_died("embedded matcher", RuntimeError("its process ended"))
+                break
             if deadline is not None and time.monotonic() >= deadline:
                 return f"{self._config.duration_s:g} s are over (--duration)"
         return "a thread died" if self._fault is not None else "told to stop"
@@ -398,6 +418,8 @@ class Box:
             old = {source.name: source for source in self._sources}
             wanted = {source.name: source for source in new.sources}
             gone = [name for name in old if wanted.get(name) != old[name]]
+            for name in wanted:
+                self._tracks_of(name)
             # Made before anything is taken away: an address that is wrong must change nothing.
             come = {
                 name: self._make_camera(source, max_fps=new.fps)

@@ -21,6 +21,8 @@ from edge.model_keeper import ModelKeeper
 from edge.pipeline import crops_of
 from edge.sources.reconnect import CameraThread
 from edge.types import Frame
+from edge.uplink import tls_files
+from reid.tls import diagnose
 from reid.web import WebError, parse_address
 
 _CONNECT_TIMEOUT_S = 3.0
@@ -52,7 +54,7 @@ def check(config: Config, sources: Sequence[SourceConfig], models: ModelKeeper) 
         if not _try_camera(source, camera, models, out)
     ]
     for address in config.uplink.matchers if not config.embedded else ():
-        out.print(_try_matcher(address))
+        out.print(_try_matcher(address, config))
     if failed:
         out.print(f"no frame from {', '.join(failed)}")
         return ExitCode.NO_SOURCE
@@ -93,13 +95,16 @@ def _look(frame: Frame, models: ModelKeeper) -> str:
     )
 
 
-def _try_matcher(address: str) -> str:
+def _try_matcher(address: str, config: Config) -> str:
+    files = tls_files(config.uplink.tls, config.data_dir / "tls", address)
+    spools = "the box would capture and spool until that is mended"
     try:
         host, port = parse_address(address, what="matcher")
         with socket.create_connection((host, port), _CONNECT_TIMEOUT_S):
-            return f"matcher {address}: listens"
+            pass
     except (WebError, OSError) as error:
-        return (
-            f"matcher {address}: does not answer ({error}); the box would capture and spool until "
-            "it does"
-        )
+        return f"matcher {address}: does not answer ({error}); {spools}"
+    refused = diagnose(address, files, timeout_s=_CONNECT_TIMEOUT_S)
+    if refused is not None:
+        return f"matcher {address}: {refused}; {spools}"
+    return f"matcher {address}: answers{' with mutual TLS' if files is not None else ''}"

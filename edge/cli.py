@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +23,7 @@ from edge.exit_codes import ExitCode
 from edge.settings import Settings, SettingsError, load
 from edge.sources.urls import name_cameras, parse, read_argument
 from reid import SOFTWARE
+from reid.logs import mask
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -311,9 +314,18 @@ def _sources(
     except ValueError as error:
         raise SettingsError(str(error)) from None
     if start_time is not None:
+        begun = _utc(start_time)
         for camera in cameras:
-            camera["start_time"] = start_time
+            camera["start_time"] = begun
     return cameras
+
+
+def _utc(text: str) -> datetime:
+    try:
+        begun = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SettingsError(f"--start-time {text!r}: {error}; give 2026-01-31T08:00:00Z") from None
+    return begun if begun.tzinfo is not None else begun.replace(tzinfo=UTC)
 
 
 def _warn_of_password(text: str) -> None:
@@ -342,8 +354,13 @@ def _fail(text: str, code: ExitCode) -> None:
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    app()
+    """Entry point of the console script; what nobody foresaw ends with 70."""
+    try:
+        app()
+    except Exception as fault:  # noqa: BLE001  said in words, with its trace, and ends the process
+        trace = "".join(traceback.format_exception(fault))
+        typer.echo(f"edge-run: our own fault, please report it:\n{mask(trace)}", err=True)
+        sys.exit(int(ExitCode.FAULT))
 
 
 if __name__ == "__main__":

@@ -205,6 +205,14 @@ class UplinkConfig(Section):
     )
     accept_ledger: bool = Field(False, description="Refill a ledger of another id than last time.")
 
+    @model_validator(mode="after")
+    def _addresses_have_ports(self) -> UplinkConfig:
+        for address in self.matchers:
+            host, colon, port = address.rpartition(":")
+            if not (host and colon and port.isdigit() and int(port) <= 65535):
+                raise ValueError(f"{address!r} is not HOST:PORT, such as center.example:7443")
+        return self
+
 
 class StatusConfig(Section):
     """What the box shows."""

@@ -727,6 +727,9 @@ class Spool:
             task.done.set_exception(error)
         except (SpoolError, OSError) as error:
             task.done.set_exception(error)
+        except BaseException as fault:
+            task.done.set_exception(fault)  # who waits must not wait for nothing
+            raise
 
     def _upkeep(self) -> None:
         try:

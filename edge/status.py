@@ -177,7 +177,7 @@ class BoxStatus:
         with self._lock:
             warnings = tuple(self._warnings[name] for name in sorted(self._warnings))
         return Snapshot(
-            cameras={name: self._camera(name, now_s) for name in self.counts},
+            cameras={name: self._camera(name, one, now_s) for name, one in self.counts.items()},
             delivery=delivery,
             latencies={
                 "detect": self.detect.percentiles(),
@@ -190,8 +190,7 @@ class BoxStatus:
             wall_s=now_s - self._started_s,
         )
 
-    def _camera(self, name: str, now_s: float) -> CameraSnapshot:
-        counts = self.counts[name]
+    def _camera(self, name: str, counts: CameraCounts, now_s: float) -> CameraSnapshot:
         first_s, last_s = counts.first_frame_s, counts.last_frame_s
         read = self.read_camera(name)
         return CameraSnapshot(

@@ -217,6 +217,29 @@ def test_one_bad_file_does_not_stop_the_other(
     assert done.summary["cameras"]["gone"]["frames_in"] == 0
 
 
+def test_a_matcher_without_a_port_ends_with_2(tmp_path: Path, models: Path, film: Path) -> None:
+    done = run_box(tmp_path / "box", models, "--source", f"hall={film}", "--matcher", "nonsense")
+
+    assert done.code == 2
+    assert "'nonsense' is not HOST:PORT" in done.stderr
+
+
+def test_a_preview_beyond_loopback_ends_with_2(tmp_path: Path, models: Path, film: Path) -> None:
+    done = run_box(tmp_path / "box", models, "--source", f"hall={film}", "--preview", "0.0.0.0:0")
+
+    assert done.code == 2
+    assert "pictures in plain HTTP" in done.stderr
+
+
+def test_a_bad_start_time_names_its_flag(tmp_path: Path, models: Path, film: Path) -> None:
+    done = run_box(
+        tmp_path / "box", models, "--source", f"hall={film}", "--start-time", "yesterday"
+    )
+
+    assert done.code == 2
+    assert "--start-time 'yesterday'" in done.stderr
+
+
 def test_no_camera_at_all_ends_with_2(tmp_path: Path, models: Path) -> None:
     done = run_box(tmp_path / "box", models)
 
