@@ -71,7 +71,7 @@ def learn_transit(
     span = min(float(first[known].max() - first[known].min()), LONGEST_S)
     bin_s = bandwidth_s / _BINS_PER_BANDWIDTH
     half = int(span / bin_s) + 2
-    edges = (np.arange(-half, half + 1)) * bin_s
+    edges: Times = np.arange(-half, half + 1).astype(np.float64) * bin_s
     ratio = np.zeros((cameras, cameras, 2 * half), np.float32)
     learned = False
     for i in range(cameras):

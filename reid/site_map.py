@@ -191,7 +191,7 @@ def encode(site_map: SiteMap) -> bytes:
         if value is not None:
             arrays[name] = value.astype(np.float16)
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()
 
 
