@@ -23,8 +23,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from reid.codec import decode
-from reid.v1.sighting_pb2 import Sighting
+from reid.codec import EmbeddingError, decode
+from reid.v1.sighting_pb2 import Embedding, Sighting
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -283,9 +283,17 @@ def _of_sighting(sighting: Sighting) -> dict[str, Any]:
         "shots": [
             {
                 "embeddings": [
-                    {"space_id": one.space_id, "vector": decode(one)} for one in shot.embeddings
+                    {"space_id": one.space_id, "vector": _decoded(one)} for one in shot.embeddings
                 ]
             }
             for shot in sighting.shots
         ],
     }
+
+
+def _decoded(embedding: Embedding) -> Floats:
+    """The vector; an empty one where it is damaged, which is then counted as left out."""
+    try:
+        return decode(embedding)
+    except EmbeddingError:
+        return np.zeros(0, np.float32)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
@@ -26,7 +31,9 @@ from models.site_adapt import adapt_site, maps_of
 from models.site_evidence import EvidenceError, from_records, read_evidence, seen_together
 from models.site_projection import ProjectionRecipe, train_projection, whitening
 from models.site_transit import adjustment, learn_transit
+from reid.codec import encode
 from reid.site_map import Separation
+from reid.v1.sighting_pb2 import Sighting
 from tests.unit.models.drawn_site import (
     CAMERAS,
     SPACE,
@@ -254,6 +261,50 @@ def test_files_that_are_no_export_are_refused_by_name(tmp_path: Path) -> None:
     for path, say in ((text, "neither"), (broken, "line 1"), (tmp_path / "no.jsonl", "No such")):
         with pytest.raises(EvidenceError, match=say):
             read_evidence(path)
+
+
+def test_a_ledger_gives_the_same_evidence_as_its_export(tmp_path: Path) -> None:
+    evidence, _ = drawn_site(people=4)
+    rows: list[Any] = records(evidence)
+    path = tmp_path / "ledger.db"
+    with closing(sqlite3.connect(path)) as ledger:
+        ledger.execute("CREATE TABLE log(position INTEGER PRIMARY KEY, kind INTEGER, body BLOB)")
+        ledger.execute("INSERT INTO log(kind, body) VALUES (2, ?)", (b"{}",))
+        for row in rows:
+            sighting = Sighting(
+                site=row["site"], camera=row["camera"], tracklet_id=row["tracklet_id"],
+                revision=row["revision"], seen_with=row["seen_with"],
+            )  # fmt: skip
+            sighting.first_seen.unix_nanos = row["first_seen_unix_nanos"]
+            sighting.last_seen.unix_nanos = row["last_seen_unix_nanos"]
+            for shot in row["shots"]:
+                vector = np.array(shot["embeddings"][0]["vector"], np.float32)
+                sighting.shots.add().embeddings.append(
+                    encode(vector, space_id=SPACE, variant_id="float32", encoding="float32")
+                )
+            ledger.execute(
+                "INSERT INTO log(kind, body) VALUES (1, ?)", (sighting.SerializeToString(),)
+            )
+        ledger.commit()
+
+    found, wanted = read_evidence(path), from_records(rows, where="test")
+
+    np.testing.assert_allclose(found.vectors, wanted.vectors, atol=1e-6)
+    np.testing.assert_array_equal(found.together, wanted.together)
+    np.testing.assert_array_equal(found.first, wanted.first)
+
+
+def test_parquet_gives_the_same_evidence_as_json_lines(tmp_path: Path) -> None:
+    evidence, _ = drawn_site(people=4)
+    rows: list[Any] = records(evidence)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+    one, other = (read_evidence(tmp_path / f"a.{form}") for form in ("parquet", "jsonl"))
+
+    np.testing.assert_array_equal(one.vectors, other.vectors)
+    np.testing.assert_array_equal(one.together, other.together)
+    assert one.cameras == other.cameras == CAMERAS
 
 
 def _write(path: Path) -> Path:
