@@ -9,7 +9,7 @@ export EDGE_MODELS_DIR
 N ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports proto proto-fresh licences bench faults soak image clean debian
+.PHONY: reference peers tracking help demo test check lint types imports proto proto-fresh licences bench faults soak image clean debian
 
 help:  # list the actions
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,26 @@ faults: $(VENV)/.dev debian  ## N faults at random against a real box and matche
 
 soak: $(VENV)/.dev debian  ## a day of delivery at an accelerated pace: does anything grow?
 	@rm -rf $(OUT)/soak && $(BIN)/python -m tests.faults.soak --out $(OUT)/soak
+
+# Other trackers and their metrics want packages that the box must not have beside it.
+build/peers/bin/python: benchmarks/requirements-peers.txt
+	@$(PYTHON) -m venv build/peers
+	@build/peers/bin/python -m pip install --quiet torch==2.13.0
+	@build/peers/bin/python -m pip install --quiet -r $<
+
+peers: build/peers/bin/python  ## an environment with the trackers that bench_tracking compares with
+
+tracking: $(VENV)/.dev build/peers/bin/python  ## tracking on real footage beside two other trackers
+	@$(BIN)/python -m benchmarks.bench_tracking --peers-python build/peers/bin/python
+
+# torchreid is only read, not installed: it wants a compiler and other versions.
+build/torchreid: $(VENV)/.dev tests/requirements-torchreid.txt
+	@mkdir -p $@ && $(BIN)/python -m pip install --quiet setuptools wheel numpy cython
+	@$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: --no-build-isolation -d $@ torchreid==0.2.5
+	@tar xzf $@/torchreid-0.2.5.tar.gz -C $@
+
+reference: build/torchreid  ## OSNet against torchreid, and the published figures on Market-1501 (needs REID_SHARED; minutes)
+	@REID_REQUIRE_ALL=1 REID_TORCHREID=build/torchreid $(BIN)/python -m pytest -m reference tests/unit/models
 
 image:  ## build the images and run the main job inside
 	@deploy/build_image.sh

@@ -8,7 +8,9 @@ tracklets, serialised sightings) with nothing but letterbox + session.run + deco
 frames and resize + session.run of the very crops that the pipeline chose. The two run in turn,
 block by block, so that a drift of the machine's speed meets both. ratio = bare / pipeline: 1.00
 would be a pipeline that costs nothing. Then `edge-run` as a whole process on the clip: peak memory,
-processor time a frame, bytes sent against bytes of H.264. Last line: one JSON object.
+processor time a frame, bytes sent against bytes of H.264. With the environment of `make peers`,
+what comes after detection is timed beside BoxMOT. Last line: one JSON object. The real clip and the
+reference models come from REID_SHARED or ../shared, where they are there.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ from edge.sources.scene import SceneParams, SynthScene
 from edge.status import BoxStatus
 from edge.types import CaptureTime, Detections, Floats, Frame, Image, TimeSource
 
+ROOT = Path(__file__).resolve().parents[1]
 BLOCK = 40  # frames of one camera in one turn
 
 
@@ -363,8 +366,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    if arguments.models_dir is not None:
+    shared = Path(os.environ.get("REID_SHARED") or ROOT.parent / "shared")
+    clip = shared / "data" / "pets2009_s2l1" / "vtest.avi"
+    if arguments.clip is None and clip.is_file():
+        arguments.clip = clip
+    if arguments.models_dir is None and (shared / "models").is_dir():
+        arguments.models_dir = shared / "models"
+    elif arguments.models_dir is not None:
         arguments.models_dir = Path(arguments.models_dir)
+    peers = ROOT / "build" / "peers" / "bin" / "python"
+    if arguments.peers_python is None and peers.is_file():
+        arguments.peers_python = str(peers)
     return arguments
 
 

@@ -109,7 +109,7 @@ def main() -> int:
         scorer = sys.executable if importlib.util.find_spec("trackeval") else None
         print(
             f"--peers-python {peers}: no such interpreter. The other trackers and trackeval live "
-            "in an environment of their own: benchmarks/requirements-peers.txt says how to make it."
+            "in an environment of their own: make peers makes it."
         )
         peers = None
     if scorer is None:
@@ -268,7 +268,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--detector", default="yolox_nano.onnx")
     parser.add_argument("--embedder", default="osnet_x0_25_msmt17_combineall.onnx")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--peers-python", default=os.environ.get("REID_PEERS_PYTHON"))
+    built = HERE.parent / "build" / "peers" / "bin" / "python"  # make peers
+    parser.add_argument(
+        "--peers-python",
+        default=os.environ.get("REID_PEERS_PYTHON") or (str(built) if built.is_file() else None),
+    )
     parser.add_argument("--scene", help="render this instead of reading a clip")
     parser.add_argument("--keep", type=Path, help="keep the files of tracks in this folder")
     arguments = parser.parse_args()

@@ -6,8 +6,9 @@ catalogue when its sha256 stands there (a known public file), so a read-only fol
 works as it is.
 
 `default` is, in this order: what `edge-models use` chose (current.toml in the models folder); a
-card with `default = true` in the models folder, then in the packaged weights; the known public
-files of DEFAULT_PUBLIC in the models folder. `ModelFile.why` says which and why.
+card with `default = true` in the models folder; the known public file of DEFAULT_PUBLIC there; then
+the same two in the packaged weights. What a person put there wins over what came with us.
+`ModelFile.why` says which and why.
 
 Fails: ModelNotFound names the folders and the models that are there; CardInvalid where the card of
 the asked model is broken. Broken cards of other models are listed, not raised.
@@ -101,17 +102,15 @@ def find_default(kind: Kind, models_dir: Path | None) -> ModelFile:
             model = find_model(chosen, kind, models_dir)
             return model.because(f"edge-models use chose {chosen} in {models_dir / POINTER}")
     folders = _folders(models_dir)
-    for folder in folders:
-        for model in list_models(folder).models:
-            if model.card and model.card.kind == kind and model.card.default:
-                return model.because(f"its card says default = true in {folder}")
     public = DEFAULT_PUBLIC[kind]
     for folder in folders:
-        for model in list_models(folder).models:
-            if model.card and model.card.kind == kind and model.card.name == public:
-                return model.because(
-                    f"no model of our own is installed; the known public {public} lies in {folder}"
-                )
+        models = [m for m in list_models(folder).models if m.card and m.card.kind == kind]
+        for model in models:
+            if model.card is not None and model.card.default:
+                return model.because(f"its card says default = true in {folder}")
+        for model in models:
+            if model.card is not None and model.card.name == public:
+                return model.because(f"the known public {public} lies in {folder}")
     raise _not_found(DEFAULT, kind, folders)
 
 

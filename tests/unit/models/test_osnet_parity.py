@@ -53,6 +53,7 @@ def test_published_weights_load_key_for_key(shared_dir: Path, name: str) -> None
 
 
 @pytest.mark.shared
+@pytest.mark.reference
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_outputs_equal_torchreids_on_published_weights(shared_dir: Path, name: str) -> None:
     path = shared_dir / "models" / name
@@ -77,7 +78,7 @@ def test_outputs_equal_torchreids_on_published_weights(shared_dir: Path, name: s
         ("osnet_ain", "osnet_ain_x0_25", 0.25, "ain"),
     ],
 )
-@pytest.mark.shared
+@pytest.mark.reference
 def test_variants_equal_torchreids(
     module: str, builder: str, width: float, normalisation: str, tmp_path: Path
 ) -> None:
