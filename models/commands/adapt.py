@@ -35,7 +35,7 @@ def adapt(
         bool, typer.Option("--rollback", help="Go back to the site's map before this one.")
     ] = False,
     images: Annotated[
-        Path | None, typer.Option(help="Folder of crops of people, PERSON or any name_cCAMERA….")
+        Path | None, typer.Option(help="Folder or tar of crops of people, named in any way.")
     ] = None,
     loss: Annotated[str, typer.Option(help="baseline, gds or gds-h.")] = "gds-h",
     out: Annotated[
