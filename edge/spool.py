@@ -629,7 +629,9 @@ class Spool:
                 for wake in self._wakes:
                     wake()
             now = self._clock.monotonic_nanos()
-            if now - upkept_nanos >= _UPKEEP_S * 1e9:
+            # A disk that was full is looked at more often: until it has room, rows give way early.
+            every_s = _TICK_S if self._opened().engine.frozen else _UPKEEP_S
+            if now - upkept_nanos >= every_s * 1e9:
                 upkept_nanos = now
                 self._upkeep()
             self._follow_requests()

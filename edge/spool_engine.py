@@ -597,6 +597,11 @@ class SpoolEngine:
             self.waiting_bytes += size
         return len(rows)
 
+    @property
+    def frozen(self) -> bool:
+        """Whether a full disk keeps the file from growing."""
+        return self._store.frozen
+
     # -- upkeep ----------------------------------------------------------------------------------
 
     def upkeep(self) -> None:
