@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 from prometheus_client import generate_latest
@@ -164,6 +166,21 @@ def test_the_plain_line_says_why_there_is_no_connection() -> None:
 
     assert "no connection to c:1" in plain_line(status.snapshot())
     assert "(nobody answers)" in plain_line(status.snapshot())
+
+
+def test_the_peak_of_memory_is_this_programs_own_and_not_its_parents() -> None:
+    ballast = bytearray(300 << 20)
+    ballast[::4096] = b"x" * len(ballast[::4096])
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from edge.status import peak_rss_mb; print(peak_rss_mb())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert 5 < float(done.stdout) < 250
+    del ballast
 
 
 @pytest.mark.parametrize(
