@@ -9,7 +9,7 @@ export EDGE_MODELS_DIR
 N ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: reference peers tracking help demo test check lint types imports proto proto-fresh licences bench faults soak image clean debian
+.PHONY: adapt reference peers tracking help demo test check lint types imports proto proto-fresh licences bench faults soak image clean debian
 
 help:  # list the actions
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ build/torchreid: $(VENV)/.dev tests/requirements-torchreid.txt
 
 reference: build/torchreid  ## OSNet against torchreid, and the published figures on Market-1501 (needs REID_SHARED; minutes)
 	@REID_REQUIRE_ALL=1 REID_TORCHREID=build/torchreid $(BIN)/python -m pytest -m reference tests/unit/models
+
+adapt: $(VENV)/.dev  ## what adaptation without labels brings: the whole table (needs REID_SHARED)
+	@$(BIN)/python -m benchmarks.bench_adapt --all --pictures $(OUT)/adapt
 
 image:  ## build the images and run the main job inside
 	@deploy/build_image.sh
