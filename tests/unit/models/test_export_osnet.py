@@ -12,7 +12,8 @@ import onnx
 import pytest
 import torch
 
-from edge.config import EmbedConfig, RuntimeConfig
+from edge.config import DetectConfig, EmbedConfig, RuntimeConfig
+from edge.detect.detector import open_detector
 from edge.embed import open_embedder
 from models import checkpoints
 from models.export import (
@@ -142,15 +143,18 @@ def test_another_models_card_is_refused(exported: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "card",
-    sorted((Path(__file__).parents[3] / "models" / "weights").glob("osnet*.toml")),
+    sorted((Path(__file__).parents[3] / "models" / "weights").glob("*.toml")),
     ids=lambda path: path.stem,
 )
 def test_committed_weights_are_what_their_cards_say(card: Path) -> None:
     fields = tomllib.loads(card.read_text())
     model = ModelFile(card.with_name(fields["file"]), read_card(card))
 
-    embedder = open_embedder(model, RuntimeConfig(threads=1), EmbedConfig())
+    if fields["kind"] == "embedder":
+        opened = open_embedder(model, RuntimeConfig(threads=1), EmbedConfig())
+    else:
+        opened = open_detector(model, RuntimeConfig(threads=1), DetectConfig())
 
-    assert embedder.dimension == 512
+    assert opened.name == fields["name"]
     assert fields["training_data"]
     assert not fields["commercial_use"]
