@@ -58,7 +58,9 @@ def who(
     if as_json:
         print(json.dumps(report.as_json(found)))
     else:
-        Console().print(report.table(found, tracklets=tracklets))
+        console = Console()
+        console.print(report.title(found), style="bold", soft_wrap=True, highlight=False)
+        console.print(report.table(found, tracklets=tracklets))
 
 
 def edges(

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -90,12 +91,12 @@ def who(source: Source, wanted: SightingFilter | None = None) -> Who:
 
 
 def table(found: Who, *, tracklets: bool = False) -> Table:
-    """As a table for a terminal.
+    """As a table for a terminal; `title` goes above it.
 
     Args:
         tracklets: one row per tracklet instead of one per identity and camera.
     """
-    result = Table(title=title(found), title_justify="left", header_style="bold")
+    result = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for heading, justify in (
         ("who", "left"),
         ("camera", "left"),
@@ -122,7 +123,6 @@ def table(found: Who, *, tracklets: bool = False) -> Table:
                 str(len(visits)),
             )
             name = ""
-        result.add_section()
     return result
 
 
@@ -130,10 +130,9 @@ def title(found: Who) -> str:
     """One line: how many were seen, where, when."""
     cameras = {visit.camera for person in found.people for visit in person.visits}
     crossing = sum(1 for person in found.people if len(person.cameras) > 1)
-    text = (
-        f"{_count(len(found.people), 'person', 'people')} in {_count(len(cameras), 'camera')}, "
-        f"{crossing} of them in more than one"
-    )
+    text = f"{_count(len(found.people), 'person', 'people')} in {_count(len(cameras), 'camera')}"
+    if len(cameras) > 1:
+        text += f", {crossing} of them in more than one"
     if found.people:
         first = min(person.first_ns for person in found.people)
         last = max(person.last_ns for person in found.people)
