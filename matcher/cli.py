@@ -21,7 +21,7 @@ import structlog
 import typer
 
 from matcher import certs as certificates
-from matcher import cli_admin, cli_certs, cli_read
+from matcher import cli_admin, cli_certs, cli_maps, cli_read
 from matcher.cli_common import Insecure, TlsCa, TlsCert, TlsKey
 from matcher.config import MatcherConfig
 from matcher.errors import ExitCode, LedgerUnusable, MatcherError
@@ -40,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_certs.app, name="certs")
+app.add_typer(cli_maps.app, name="maps")
 
 
 @app.callback()
@@ -58,6 +59,10 @@ def serve(
     metrics: Annotated[
         str | None,
         typer.Option(help="HOST:PORT of /metrics, /healthz, /readyz; 'off' for none."),
+    ] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(help="Folder of site maps, followed as it changes; default off."),
     ] = None,
     log: Annotated[str | None, typer.Option(help="text or json.")] = None,
     tls_ca: TlsCa = None,
@@ -89,6 +94,7 @@ def serve(
         "listen": tuple(listen) if listen else None,
         "data_dir": data_dir,
         "metrics": "" if metrics == "off" else metrics,
+        "maps": maps,
         "log": log,
         "tls.ca": tls_ca,
         "tls.cert": tls_cert,

@@ -123,6 +123,11 @@ class MatcherConfig(Section):
     lock_wait_s: Annotated[float, Field(ge=0)] = Field(
         10.0, description="How long to wait for a draining predecessor on the same folder."
     )
+    maps: Path | None = Field(
+        None,
+        description="Folder of site maps (edge-models adapt --embeddings); unset: vectors are "
+        "compared as they come.",
+    )
     tls: TlsConfig = TlsConfig()
     limits: LimitsConfig = LimitsConfig()
     retention: RetentionConfig = RetentionConfig()

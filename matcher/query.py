@@ -109,6 +109,7 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
         scope = await require_query(context, request.filter.site)
         limit = await _limit(context, request.limit, HITS)
         queries: dict[str, Floats] = {}
+        origin: tuple[str, str] | None = None
         if request.WhichOneof("query") == "embedding":
             try:
                 vector = decode(request.embedding)
@@ -123,13 +124,19 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
                 )
             else:
                 queries = {space: np.asarray(one.shots) for space, one in found[1].items()}
+                origin = (found[0].site, found[0].place)
         else:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT, "give an embedding or a tracklet_id"
             )
         hits = await self._pool.views(
             lambda views: views.nearest(
-                queries, request.filter, scope, limit=limit, least=request.min_similarity
+                queries,
+                request.filter,
+                scope,
+                limit=limit,
+                least=request.min_similarity,
+                origin=origin,
             )
         )
         return query_pb2.SearchSightingsResponse(

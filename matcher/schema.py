@@ -44,6 +44,7 @@ class EntryKind(enum.IntEnum):
     FORGET = 6  # body: {"identity_id", "tracklet_ids"}
     RETENTION = 7  # body: {"identity_s"}
     TICK = 8  # body: {}: time passed without anything else to tell
+    MAP = 9  # body: {"number", "card", "content"} of a site's map; {"number": 0}: none any more
 
 
 _LEDGER_TABLES = (

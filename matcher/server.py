@@ -28,6 +28,7 @@ from matcher.edges import EdgeBook
 from matcher.errors import MatcherError, ServerFault
 from matcher.ingest import IngestService
 from matcher.ledger import Ledger
+from matcher.map_keeper import MapKeeper, MapMetrics
 from matcher.query import QueryService, ReadPool
 from matcher.retention import Ages, RetentionBook, RetentionSweep
 from matcher.schema import LEDGER_FILE, DataLock, connect
@@ -152,6 +153,7 @@ class MatcherServer:
             asyncio.create_task(self._guard(self._every(1.0, self._tick), "sweep")),
             asyncio.create_task(self._guard(self._flush_loop(), "flush")),
             asyncio.create_task(self._guard(self._retention_loop(), "retention")),
+            asyncio.create_task(self._guard(self._keeper.run(), "maps")),
         ]
         if files is None and not all(is_loopback(address) for address in config.listen):
             _log.warning(
@@ -268,6 +270,13 @@ class MatcherServer:
             busy=lambda: self._ledger.pending_rows > 0,
             on_progress=self._decided.notify,
         )
+        self._keeper = MapKeeper(
+            folder=self._config.maps,
+            ledger=self._ledger,
+            in_force=lambda: self.association.maps,
+            reached=lambda: self.association.position,
+            clock=self._clock,
+        )
         self._ledger.on_commit(self._worker.wake)
         self._ledger.on_commit(self._committed.notify)
         self._worker.start()
@@ -312,6 +321,7 @@ class MatcherServer:
             registry=self._registry,
         )
         commits.set_function(lambda: self._ledger.commits)
+        self._registry.register(MapMetrics(lambda: self.association.maps))
         routes = status_routes(self._registry, alive=self._alive, readiness=self.readiness)
         try:
             web = WebServer(self._config.metrics, routes, what="metrics")
@@ -348,9 +358,11 @@ class MatcherServer:
         blocking = [
             text for text in degraded if "--insecure" not in text and "left out" not in text
         ]
+        maps = {} if self._worker is None else self._worker.maps
         return {
             "ready": not blocking and not self._stopped,
-            "degraded": degraded,
+            "degraded": [*degraded, *self._keeper.problems.values()],
+            "maps": {site: one.card.space_id for site, one in sorted(maps.items())},
             "ledger_id": self._ledger.ledger_id,
             "streams": self._ingest.open_streams if self._ingest else 0,
             "alarms": alarms,

@@ -17,11 +17,13 @@ import numpy.typing as npt
 from matcher.associate.calibrate import Calibration
 from matcher.associate.identities import (
     TRACKLET_COLUMNS,
+    SiteMapReader,
     load_calibration,
     load_vectors,
     tracklet_from,
 )
 from matcher.associate.model import Tracklet, Vectors
+from matcher.derived import DerivedSpaces
 from matcher.schema import IDENTITIES_FILE, LEDGER_FILE, connect
 from matcher.store import FORGOTTEN
 from reid.ranges import RangeSet
@@ -44,6 +46,7 @@ class Views:
     def __init__(self, *, data_dir: Path) -> None:
         self._data_dir = data_dir
         self._connections: dict[str, sqlite3.Connection] = {}
+        self._maps: SiteMapReader | None = None
 
     def close(self) -> None:
         """Close the connections."""
@@ -97,18 +100,22 @@ class Views:
         *,
         limit: int,
         least: float,
+        origin: tuple[str, str] | None = None,
     ) -> list[tuple[Tracklet, float]]:
         """The tracklets nearest to any of the query vectors, exactly, nearest first.
 
         Args:
             queries: space_id -> (m, d) float32, rows of unit length.
             least: similarities below do not count; 0: no bound.
+            origin: site and EDGE/CAMERA that the queries were seen by, where they are known.
+
+        Rows of a site whose map is in force for a space are compared in its derived space; a query
+        that is not of one of the site's cameras gets what they all have in common.
         """
         best: dict[int, float] = {}
-        for space_id, vectors in queries.items():
-            for number, similarity in self._scan(space_id, vectors, wanted, scope):
-                if (least == 0.0 or similarity >= least) and similarity > best.get(number, -2.0):
-                    best[number] = similarity
+        for number, similarity in self._similarities(queries, wanted, scope, origin):
+            if (least == 0.0 or similarity >= least) and similarity > best.get(number, -2.0):
+                best[number] = similarity
         order = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:limit]
         found = []
         for number, similarity in order:
@@ -121,34 +128,72 @@ class Views:
                 found.append((tracklet_from(row), similarity))
         return found
 
-    def _scan(
-        self, space_id: str, queries: Floats, wanted: SightingFilter, scope: Scope
+    def _similarities(
+        self,
+        queries: dict[str, Floats],
+        wanted: SightingFilter,
+        scope: Scope,
+        origin: tuple[str, str] | None,
     ) -> Iterator[tuple[int, float]]:
-        where, values = _conditions(wanted, scope)
-        where += ["space_id = ?", "dimension = ?", "vectors.number > ?"]
+        """(Tracklet.number, similarity) of every tracklet of the queries' spaces."""
+        derived = self._derived()
+        for space_id, vectors in queries.items():
+            plain = _conditions(wanted, scope)
+            for site, one in derived.maps.items():
+                if one.card.parent != space_id:
+                    continue
+                plain[0].append("tracklets.site <> ?")
+                plain[1].append(site)
+                camera = origin[1] if origin is not None and origin[0] == site else ""
+                mapped = derived.derive(site, space_id, vectors, [camera] * len(vectors))[1]
+                where, values = _conditions(wanted, scope)
+                where.append("tracklets.site = ?")
+                for numbers, cameras, rows in self._scan(
+                    space_id, vectors.shape[1], where, [*values, site]
+                ):
+                    yield from _best(
+                        numbers, derived.derive(site, space_id, rows, cameras)[1] @ mapped.T
+                    )
+            for numbers, _, rows in self._scan(space_id, vectors.shape[1], *plain):
+                yield from _best(numbers, rows @ vectors.T)
+
+    def _derived(self) -> DerivedSpaces:
+        if self._maps is None:
+            self._maps = SiteMapReader(self._identities())
+        derived = DerivedSpaces()
+        for site, found in self._maps.maps.items():
+            derived.put(site, found)
+        return derived
+
+    def _scan(
+        self, space_id: str, dimension: int, where: list[str], values: list[object]
+    ) -> Iterator[tuple[list[int], list[str], Floats]]:
+        """Some shots at a time: each one's Tracklet.number, its EDGE/CAMERA, and (n, d) vectors."""
+        conditions = [*where, "space_id = ?", "dimension = ?", "vectors.number > ?"]
         last = 0
         while True:
             rows = (
                 self._identities()
                 .execute(
-                    "SELECT vectors.number, vectors.shots FROM vectors "
-                    f"JOIN tracklets ON tracklets.number = vectors.number {_where(where)} "
+                    "SELECT vectors.number, vectors.shots, edge_id || '/' || camera FROM vectors "
+                    f"JOIN tracklets ON tracklets.number = vectors.number {_where(conditions)} "
                     "ORDER BY vectors.number LIMIT ?",
-                    (*values, space_id, queries.shape[1], last, SCAN),
+                    (*values, space_id, dimension, last, SCAN),
                 )
                 .fetchall()
             )
             if not rows:
                 return
             last = rows[-1][0]
-            counts = [len(shots) // (4 * queries.shape[1]) for _, shots in rows]
-            matrix = np.frombuffer(b"".join(shots for _, shots in rows), "<f4")
-            similarities = (matrix.reshape(-1, queries.shape[1]) @ queries.T).max(axis=1)
-            starts = np.concatenate(([0], np.cumsum(counts)[:-1])).astype(np.int64)
-            for (number, _), value in zip(
-                rows, np.maximum.reduceat(similarities, starts).tolist(), strict=True
-            ):
-                yield int(number), float(value)
+            counts = [len(shots) // (4 * dimension) for _, shots, _ in rows]
+            matrix = np.frombuffer(b"".join(shots for _, shots, _ in rows), "<f4")
+            numbers = [
+                row[0] for row, count in zip(rows, counts, strict=True) for _ in range(count)
+            ]
+            cameras = [
+                row[2] for row, count in zip(rows, counts, strict=True) for _ in range(count)
+            ]
+            yield numbers, cameras, matrix.reshape(-1, dimension).astype(np.float32, copy=False)
 
     # --- identities -------------------------------------------------------------------------------
 
@@ -241,6 +286,13 @@ class Views:
             missing = RangeSet([(first, last)]).minus(receipts.get(number, RangeSet()))
             skipped[reason] = skipped.get(reason, 0) + len(missing)
         return counts
+
+
+def _best(numbers: list[int], similarities: Floats) -> Iterator[tuple[int, float]]:
+    """The best similarity of each number; equal numbers stand together."""
+    found, starts = np.unique(np.asarray(numbers, np.int64), return_index=True)
+    values = np.maximum.reduceat(similarities.max(axis=1), starts)
+    yield from zip(found.tolist(), values.tolist(), strict=True)
 
 
 def _conditions(wanted: SightingFilter, scope: Scope) -> tuple[list[str], list[object]]:

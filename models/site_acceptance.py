@@ -18,7 +18,7 @@ from models.neighbours import BLOCK
 from models.site_evidence import Evidence
 from models.site_projection import means, unit
 from models.site_transit import Transit
-from reid.site_map import Separation, SiteMap
+from reid.site_map import Separation, SiteMap, Spread, helps
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -27,6 +27,7 @@ _SLICES = 40  # of the whole time; people of a slice are mostly in that slice al
 LEAST_PAIRS = 50  # of each kind: fewer decide nothing
 MOST_PAIRS = 200_000
 _USUAL = 0.7  # log ratio: twice as likely as between any two
+_MOST_OTHERS = 2000  # tracklets: two million pairs
 _NO_TRANSIT = float("nan")
 
 
@@ -50,21 +51,25 @@ class Verdict:
         before, after: separation of certain pairs.
         transit_before, transit_after: share of held-back tracklets whose nearest one in another
             camera lies within the usual transit time; nan where no times were known.
+        others_before, others_after: similarities of tracklets of two cameras.
     """
 
     before: Separation
     after: Separation
     transit_before: float
     transit_after: float
+    others_before: Spread
+    others_after: Spread
 
     @property
     def helps(self) -> bool:
         """Better at one of the two, worse at neither."""
-        pairs = self.before.error - self.after.error
-        times = self.transit_after - self.transit_before
-        if np.isnan(times):
-            return pairs > 0
-        return bool(pairs >= 0 and times >= 0 and (pairs > 0 or times > 0))
+        return helps(
+            self.before.error,
+            self.after.error,
+            _known(self.transit_before),
+            _known(self.transit_after),
+        )
 
 
 def hold_back(evidence: Evidence, *, seed: int, share: float = HELD_SHARE) -> NDArray[np.bool_]:
@@ -164,6 +169,22 @@ def transit_agreement(
     return usual / len(asked)
 
 
+def others(vectors: Floats, evidence: Evidence, *, seed: int = 0) -> Spread:
+    """Similarities of tracklets' means across cameras: all pairs, so nearly all of two people."""
+    chosen = np.arange(evidence.tracklets)
+    if len(chosen) > _MOST_OTHERS:
+        chosen = np.random.default_rng(seed).choice(chosen, _MOST_OTHERS, replace=False)
+    of_tracklet = unit(means(vectors, evidence.tracklet, evidence.tracklets))[chosen]
+    camera = evidence.camera[chosen]
+    found = (of_tracklet @ of_tracklet.T)[camera[:, None] != camera[None, :]]
+    if not len(found):
+        raise Refused(
+            "only one camera was held back; nothing tells where thresholds lie: gather sightings "
+            "for longer"
+        )
+    return Spread(mean=float(found.mean()), std=max(float(found.std()), 1e-6))
+
+
 def judge(
     site_map: SiteMap, evidence: Evidence, held: NDArray[np.bool_], transit: Transit | None
 ) -> Verdict:
@@ -172,7 +193,7 @@ def judge(
     Args:
         evidence: all of it; held: (t,) what was not learned from.
     Raises:
-        Refused: too few certain pairs among what was held back.
+        Refused: too few certain pairs among what was held back, or one camera only.
     """
     kept = evidence.part(held)
     cameras = [evidence.cameras[number] for number in evidence.camera_of_vector]
@@ -193,6 +214,8 @@ def judge(
         measured[1],
         transit_agreement(evidence.vectors, evidence, held, transit),
         transit_agreement(mapped, evidence, held, transit),
+        others(evidence.vectors[of_held], kept),
+        others(mapped[of_held], kept),
     )
 
 
@@ -207,6 +230,10 @@ def accept(verdict: Verdict) -> None:
         f"before, {100 * verdict.transit_after:.1f} % after; vectors stay as they are",
         verdict,
     )
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def _rows_of(evidence: Evidence) -> list[Ints]:

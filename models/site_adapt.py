@@ -82,6 +82,8 @@ def adapt_site(
         held_back_after=verdict.after,
         transit_before=_known(verdict.transit_before),
         transit_after=_known(verdict.transit_after),
+        others_before=verdict.others_before,
+        others_after=verdict.others_after,
     )
     return Published(maps.publish(number, fitted.site_map, card), card, verdict)
 

@@ -42,7 +42,7 @@ class Evidence:
 
     Attributes:
         space_id, site: of all of them.
-        cameras: names; cameras are numbered by them.
+        cameras: names, EDGE/CAMERA; cameras are numbered by them.
         vectors: (n, d) float32, rows of unit length.
         tracklet: (n,) number of each vector's tracklet, 0..t-1; every tracklet has one at least.
         camera: (t,) camera of each tracklet.
@@ -148,7 +148,7 @@ def from_records(
     chosen = [(one.record, one.vectors[space_id]) for one in of_site if space_id in one.vectors]
     if not chosen:
         raise EvidenceError(f"{where}: no vector of space {space_id!r} at site {site!r}")
-    cameras = tuple(sorted({str(record["camera"]) for record, _ in chosen}))
+    cameras = tuple(sorted({_place(record) for record, _ in chosen}))
     number = {name: index for index, name in enumerate(cameras)}
     ids = {str(record["tracklet_id"]): index for index, (record, _) in enumerate(chosen)}
     pairs = {
@@ -163,7 +163,7 @@ def from_records(
         cameras=cameras,
         vectors=np.concatenate([vectors for _, vectors in chosen]),
         tracklet=np.repeat(np.arange(len(chosen)), [len(vectors) for _, vectors in chosen]),
-        camera=np.array([number[str(record["camera"])] for record, _ in chosen], np.int64),
+        camera=np.array([number[_place(record)] for record, _ in chosen], np.int64),
         first=np.array([_seconds(record["first_seen_unix_nanos"]) for record, _ in chosen]),
         last=np.array([_seconds(record["last_seen_unix_nanos"]) for record, _ in chosen]),
         together=np.array(sorted(pairs), np.int64).reshape(-1, 2),
@@ -172,7 +172,8 @@ def from_records(
 
 
 _KEPT = (
-    "camera", "tracklet_id", "seen_with", "first_seen_unix_nanos", "last_seen_unix_nanos",
+    "edge_id", "camera", "tracklet_id", "seen_with",
+    "first_seen_unix_nanos", "last_seen_unix_nanos",
 )  # fmt: skip
 
 
@@ -199,6 +200,11 @@ def _vectors(record: Mapping[str, Any]) -> tuple[dict[str, Floats], int]:
             else:
                 damaged += 1
     return {space: np.stack(vectors) for space, vectors in found.items()}, damaged
+
+
+def _place(record: Mapping[str, Any]) -> str:
+    """EDGE/CAMERA: two boxes of a site may name their cameras alike."""
+    return f"{record['edge_id']}/{record['camera']}"
 
 
 def _seconds(nanos: int | None) -> float:
@@ -274,6 +280,7 @@ def _ledger(path: Path) -> Iterator[Mapping[str, Any]]:
 def _of_sighting(sighting: Sighting) -> dict[str, Any]:
     return {
         "site": sighting.site,
+        "edge_id": sighting.edge_id,
         "camera": sighting.camera,
         "tracklet_id": sighting.tracklet_id,
         "revision": sighting.revision,

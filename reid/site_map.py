@@ -39,6 +39,7 @@ VERSION = 1
 MAX_MAP_BYTES = 16 * 1024 * 1024  # a map has some hundred kB; what is larger is none
 _REFIT = "fit it again: edge-models adapt --embeddings"
 _TINY = 1e-12
+HIGHEST_THRESHOLD = 0.98  # of a derived space: above it nothing would ever be joined
 
 
 class Separation(BaseModel):
@@ -61,6 +62,15 @@ class Separation(BaseModel):
     error: float
 
 
+class Spread(BaseModel):
+    """Mean and standard deviation (above 0) of cosine similarities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mean: float
+    std: Annotated[float, Field(gt=0)]
+
+
 class MapCard(BaseModel):
     """What a map is, from what it was fitted, and how it did on what was held back.
 
@@ -73,12 +83,14 @@ class MapCard(BaseModel):
         held_back: certain pairs that were not learned from, before and after.
         transit_before, transit_after: share of held-back tracklets whose nearest tracklet in
             another camera lies within the usual transit time, vectors alone deciding.
+        others_before, others_after: similarities of held-back tracklets of two cameras, nearly all
+            of two people; where thresholds lie is told by them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["site-map"]
-    space_id: Annotated[str, Field(min_length=1, max_length=128)]
+    space_id: Annotated[str, Field(min_length=1, max_length=300)]  # never on the wire
     parent: Annotated[str, Field(min_length=1, max_length=128)]
     site: Annotated[str, Field(min_length=1, max_length=128)]
     sha256: Sha256
@@ -92,6 +104,41 @@ class MapCard(BaseModel):
     held_back_after: Separation | None = None
     transit_before: float | None = None
     transit_after: float | None = None
+    others_before: Spread | None = None
+    others_after: Spread | None = None
+
+    @property
+    def helps(self) -> bool:
+        """Whether it did better on what was held back; False where the card does not say."""
+        before, after = self.held_back_before, self.held_back_after
+        if before is None or after is None:
+            return False
+        return helps(before.error, after.error, self.transit_before, self.transit_after)
+
+    def threshold(self, parent: float) -> float | None:
+        """The similarity in the derived space that a threshold of the parent space becomes.
+
+        As many standard deviations above what other people have. None where the card has no figures
+        to tell it by.
+        """
+        before, after = self.others_before, self.others_after
+        if before is None or after is None:
+            return None
+        return min(after.mean + (parent - before.mean) / before.std * after.std, HIGHEST_THRESHOLD)
+
+
+def helps(
+    error_before: float,
+    error_after: float,
+    transit_before: float | None,
+    transit_after: float | None,
+) -> bool:
+    """Better at certain pairs or at transit times, worse at neither; times may be unknown."""
+    pairs = error_before - error_after
+    if transit_before is None or transit_after is None:
+        return pairs > 0
+    times = transit_after - transit_before
+    return pairs >= 0 and times >= 0 and (pairs > 0 or times > 0)
 
 
 @dataclass(frozen=True)
@@ -245,18 +292,13 @@ def read_map(path: Path) -> tuple[SiteMap, MapCard]:
         ModelNotFound: one of the two files cannot be read.
         CardInvalid, CardMismatch, ModelUnreadable: they are not what they should be.
     """
-    card_file = path.with_suffix(".toml")
+    card = read_card(path.with_suffix(".toml"))
     try:
-        card = MapCard.model_validate(tomllib.loads(card_file.read_text(encoding="utf-8")))
         if path.stat().st_size > MAX_MAP_BYTES:
             raise ModelUnreadable(path, f"has over {MAX_MAP_BYTES} bytes, no map has", _REFIT)
         content = path.read_bytes()
     except OSError as error:
-        raise ModelNotFound(
-            str(error.filename or path), f"cannot be read ({error.strerror})", "check path, rights"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise CardInvalid(card_file, str(error).replace("\n", " "), _REFIT) from error
+        raise _missing(error, path) from error
     _verify(path, content, card)
     site_map = decode(content, path)
     if site_map.dimension != card.dimension:
@@ -264,6 +306,27 @@ def read_map(path: Path) -> tuple[SiteMap, MapCard]:
             path, "dimension", f"gives {site_map.dimension}, its card says {card.dimension}", _REFIT
         )
     return site_map, card
+
+
+def read_card(path: Path) -> MapCard:
+    """The card in a file.
+
+    Raises:
+        ModelNotFound: the file cannot be read.
+        CardInvalid: it is no card of a map.
+    """
+    try:
+        return MapCard.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise _missing(error, path) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
+        raise CardInvalid(path, str(error).replace("\n", " "), _REFIT) from error
+
+
+def _missing(error: OSError, path: Path) -> ModelNotFound:
+    return ModelNotFound(
+        str(error.filename or path), f"cannot be read ({error.strerror})", "check path, rights"
+    )
 
 
 def _verify(path: Path, content: bytes, card: MapCard) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reid.model_errors import ModelUnreadable
-from reid.site_map import MapCard, SiteMap, read_map, replace_file, write_map
+from reid.site_map import MapCard, SiteMap, read_card, read_map, replace_file, write_map
 
 KEPT = 5
 CURRENT = "current"
@@ -59,7 +59,23 @@ class SiteMaps:
             ModelError: it is damaged.
         """
         number = self.current_number()
-        return read_map(self._folder / f"{number}.npz") if number else None
+        return self.read(number) if number else None
+
+    def read(self, number: int) -> tuple[SiteMap, MapCard]:
+        """One of the maps.
+
+        Raises:
+            ModelError: it is not there, or damaged.
+        """
+        return read_map(self._folder / f"{number}.npz")
+
+    def card(self, number: int) -> MapCard:
+        """The card of one of the maps; the map itself is not read.
+
+        Raises:
+            ModelError: it is not there, or damaged.
+        """
+        return read_card(self._folder / f"{number}.toml")
 
     def next_number(self) -> int:
         """What the next published map is called."""
@@ -82,6 +98,16 @@ class SiteMaps:
         before = max((one for one in self.numbers() if one < number), default=0)
         self._point(before)
         return before
+
+    def use(self, number: int) -> None:
+        """Take one of the maps into use; 0 for none.
+
+        Raises:
+            ModelError: it is not there, or damaged.
+        """
+        if number:
+            self.read(number)
+        self._point(number)
 
     def _point(self, number: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -9,14 +9,23 @@ association thread only.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from matcher.associate.calibrate import Calibration, Running
 from matcher.associate.live import Live
-from matcher.associate.model import Associator, Identity, Placement, State, Tracklet, Vectors
+from matcher.associate.model import (
+    Associator,
+    Floats,
+    Identity,
+    Placement,
+    State,
+    Tracklet,
+    Vectors,
+)
 from matcher.clocks import ClockEstimate
+from matcher.derived import DerivedSpaces, MapInForce, map_in
 from matcher.log import Entry
 from matcher.schema import EntryKind
 from matcher.times import corrected, estimate_for
@@ -39,6 +48,7 @@ class Engine:
         live: tracklets and identities of the live window.
         clocks: (site, edge_id, boot_id) -> estimate.
         calibration: running similarities of certain pairs.
+        derived: the sites' maps in force.
     """
 
     def __init__(
@@ -64,6 +74,7 @@ class Engine:
         self.live = Live(salt=salt)
         self.clocks: dict[tuple[str, str, str], ClockEstimate] = {}
         self.calibration = Calibration()
+        self.derived = DerivedSpaces()
         self.ended_writers: set[str] = set()
         self.retention: dict[str, int] = {}
 
@@ -92,11 +103,30 @@ class Engine:
             case EntryKind.RETENTION:
                 self.retention[entry.site] = round(json.loads(entry.body)["identity_s"] * 1e9)
                 self.live.changes.retention[entry.site] = self.retention[entry.site]
+            case EntryKind.MAP:
+                found = map_in(entry.body)
+                self.put_map(entry.site, found)
+                self.live.compare_anew(entry.site, self.derived)
+                self.live.changes.maps[entry.site] = None if found is None else entry.body
             case EntryKind.TICK:
                 pass  # only the time of the log moves
         # By round instants of the log's time, so that a restart in between changes nothing.
         if self.live.log_time_ns // EXPIRY_STEP_NS != before_ns // EXPIRY_STEP_NS:
             self._expire()
+
+    def put_map(self, site: str, found: MapInForce | None) -> None:
+        """A site's map, at its entry or as it was made durable; before tracklets are restored."""
+        self.derived.put(site, found)
+        if found is not None:
+            self._associator.adopt(found.card)
+
+    def restore(self, tracklets: Iterable[Tracklet], identities: Iterable[Identity]) -> None:
+        """Take the live window as it was made durable."""
+        self.live.restore((self._compared(one) for one in tracklets), identities)
+
+    def _compared(self, tracklet: Tracklet) -> Tracklet:
+        tracklet.vectors = self.derived.compared(tracklet.site, tracklet.place, tracklet.stored)
+        return tracklet
 
     def _sighting(self, entry: Entry) -> None:
         sighting = Sighting.FromString(entry.body)
@@ -140,8 +170,8 @@ class Engine:
             self._next_number += 1
         elif known.identity_id and known.identity_id not in self.live.identities:
             known.identity_id = ""  # its identity's life is over
-            known.vectors.clear()
-        self.live.enter(known)
+            known.stored = {}
+        self.live.enter(self._compared(known))
         return known
 
     def _set_times(self, tracklet: Tracklet, sighting: Sighting, entry: Entry) -> None:
@@ -162,27 +192,37 @@ class Engine:
             for embedding in shot.embeddings:
                 shots.setdefault(embedding.space_id, []).append((decode(embedding), shot.quality))
         for space_id, found in shots.items():
-            tracklet.vectors[space_id] = Vectors.of(
+            tracklet.stored[space_id] = Vectors.of(
                 np.stack([vector for vector, _ in found]),
                 np.array([quality for _, quality in found], np.float32),
             )
+        self._compared(tracklet)
         tracklet.shot_count = len(sighting.shots)
         for entry in sighting.statistics:
-            if entry.count < 2:
-                continue
-            pairs = entry.count * (entry.count - 1) // 2
-            new = (pairs, float(entry.similarity_mean), float(entry.similarity_variance))
-            old = tracklet.inside.get(entry.space_id)
-            self.calibration.positive(
-                tracklet.site,
-                entry.space_id,
-                f"{tracklet.edge_id}/{tracklet.camera}",
-                _running(new),
-                None if old is None else _running(old),
-            )
-            tracklet.inside[entry.space_id] = new
+            if entry.count >= 2:
+                pairs = entry.count * (entry.count - 1) // 2
+                self._positives(
+                    tracklet,
+                    entry.space_id,
+                    (pairs, float(entry.similarity_mean), float(entry.similarity_variance)),
+                )
+        for space_id, vectors in sorted(tracklet.vectors.items()):
+            if space_id not in tracklet.stored and len(vectors.shots) >= 2:
+                self._positives(tracklet, space_id, _among(vectors.shots))
         if tracklet.identity_id:
             self.live.index(tracklet)
+
+    def _positives(self, tracklet: Tracklet, space_id: str, new: tuple[int, float, float]) -> None:
+        """Count the similarities inside a tracklet: of the box in its own spaces, else of shots."""
+        old = tracklet.inside.get(space_id)
+        self.calibration.positive(
+            tracklet.site,
+            space_id,
+            tracklet.place,
+            _running(new),
+            None if old is None else _running(old),
+        )
+        tracklet.inside[space_id] = new
 
     def _certain_negatives(self, tracklet: Tracklet, news: set[str]) -> None:
         for other_id in sorted(news):
@@ -196,8 +236,8 @@ class Engine:
                 self.calibration.negative(
                     tracklet.site,
                     space_id,
-                    f"{tracklet.edge_id}/{tracklet.camera}",
-                    f"{other.edge_id}/{other.camera}",
+                    tracklet.place,
+                    other.place,
                     similarity,
                 )
 
@@ -314,3 +354,11 @@ class Engine:
 def _running(inside: tuple[int, float, float]) -> Running:
     pairs, mean, variance = inside
     return Running(pairs, mean, variance * max(pairs - 1, 0))
+
+
+def _among(shots: Floats) -> tuple[int, float, float]:
+    """Count, mean and variance of the similarities of the pairs of (n, d) shots, n >= 2."""
+    rows, columns = np.triu_indices(len(shots), 1)
+    similarities = (shots @ shots.T)[rows, columns].astype(np.float64)
+    variance = float(similarities.var(ddof=1)) if len(similarities) > 1 else 0.0
+    return len(similarities), float(similarities.mean()), variance

@@ -20,10 +20,11 @@ from matcher.associate.calibrate import Calibration, Pair, Running
 from matcher.associate.live import Changes
 from matcher.associate.model import Identity, State, Tracklet, Vectors
 from matcher.clocks import ClockEstimate
+from matcher.derived import MapInForce, map_in
 from matcher.schema import connect, get_meta, set_meta
 from reid.v1.sighting_pb2 import CaptureTime
 
-VERSION = "1"  # another one: the file is made again
+VERSION = "2"  # another one: the file is made again
 
 _TABLES = (
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
@@ -56,6 +57,8 @@ _TABLES = (
     "CREATE INDEX events_tracklet ON events(tracklet_id) WHERE tracklet_id <> ''",
     "CREATE TABLE ended_writers(writer_id TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE retention(site TEXT PRIMARY KEY, life_ns INTEGER NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE site_maps(
+        site TEXT PRIMARY KEY, position INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID""",
     """CREATE TABLE calibration(
         site TEXT NOT NULL, space_id TEXT NOT NULL, camera_a TEXT NOT NULL,
         camera_b TEXT NOT NULL, positive TEXT NOT NULL, negative TEXT NOT NULL,
@@ -175,7 +178,7 @@ class IdentityStore:
         return None if row is None else self._with_vectors(tracklet_from(row))
 
     def _with_vectors(self, tracklet: Tracklet) -> Tracklet:
-        tracklet.vectors = load_vectors(self._db, tracklet.number)
+        tracklet.stored = load_vectors(self._db, tracklet.number)
         return tracklet
 
     def load_clocks(self) -> dict[tuple[str, str, str], ClockEstimate]:
@@ -194,6 +197,10 @@ class IdentityStore:
     def load_retention(self) -> dict[str, int]:
         """Life of identities by site, nanoseconds."""
         return dict(self._db.execute("SELECT site, life_ns FROM retention").fetchall())
+
+    def load_maps(self) -> dict[str, MapInForce]:
+        """The sites' maps in force."""
+        return SiteMapReader(self._db).maps
 
     def load_calibration(self) -> Calibration:
         """The running similarities."""
@@ -255,6 +262,10 @@ class IdentityStore:
             db.executemany(
                 "INSERT OR REPLACE INTO retention VALUES(?, ?)", list(changes.retention.items())
             )
+            for site, body in changes.maps.items():
+                db.execute("DELETE FROM site_maps WHERE site = ?", (site,))
+                if body is not None:
+                    db.execute("INSERT INTO site_maps VALUES(?, ?, ?)", (site, position, body))
             self._save_calibration(calibration)
             if highest > int(get_meta(db, "number") or 0):
                 set_meta(db, "number", str(highest))
@@ -307,7 +318,7 @@ class IdentityStore:
                     vectors.shots.astype("<f4").tobytes(),
                     vectors.qualities.astype("<f4").tobytes(),
                 )
-                for space_id, vectors in sorted(tracklet.vectors.items())
+                for space_id, vectors in sorted(tracklet.stored.items())
             ],
         )
 
@@ -405,6 +416,32 @@ def load_vectors(db: sqlite3.Connection, number: int) -> dict[str, Vectors]:
             np.frombuffer(qualities, "<f4").astype(np.float32),
         )
     return found
+
+
+class SiteMapReader:
+    """The sites' maps in force, read again only where one changed. Not thread-safe."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._read: dict[str, tuple[int, MapInForce]] = {}
+
+    @property
+    def maps(self) -> dict[str, MapInForce]:
+        """By site."""
+        found: dict[str, tuple[int, MapInForce]] = {}
+        for site, position in self._db.execute("SELECT site, position FROM site_maps").fetchall():
+            known = self._read.get(site)
+            if known is None or known[0] != position:
+                row = self._db.execute(
+                    "SELECT position, body FROM site_maps WHERE site = ?", (site,)
+                ).fetchone()
+                read = None if row is None else map_in(row[1])
+                if read is None:
+                    continue  # taken out of force in between
+                known = (int(row[0]), read)
+            found[site] = known
+        self._read = found
+        return {site: one for site, (_, one) in found.items()}
 
 
 def load_calibration(db: sqlite3.Connection) -> Calibration:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from matcher.associate.model import Identity, Tracklet
 from matcher.clocks import ClockEstimate
+from matcher.derived import DerivedSpaces
 from matcher.index import VectorIndex
 from reid.v1.query_pb2 import (
     IDENTITY_EVENT_KIND_CREATED,
@@ -39,6 +40,7 @@ class Changes:
         clocks: (site, edge_id, estimate).
         ended_writers: writers of which nothing more will come.
         retention: site -> identity life, nanoseconds.
+        maps: site -> body of the entry that took its map into force; None: none any more.
         log_time_ns, expired_ns: as in Live.
     """
 
@@ -50,6 +52,7 @@ class Changes:
     clocks: dict[tuple[str, str, str], ClockEstimate] = field(default_factory=dict)
     ended_writers: set[str] = field(default_factory=set)
     retention: dict[str, int] = field(default_factory=dict)
+    maps: dict[str, bytes | None] = field(default_factory=dict)
     log_time_ns: int = 0
     expired_ns: int = 0
 
@@ -97,14 +100,16 @@ class Live:
         changes.expired_ns = self.expired_ns
         return changes
 
-    def candidates(self, tracklet: Tracklet, least: float) -> Iterator[tuple[Tracklet, float]]:
+    def candidates(
+        self, tracklet: Tracklet, least: Callable[[str], float]
+    ) -> Iterator[tuple[Tracklet, float]]:
         """See LiveWindow."""
         found: dict[int, float] = {}
         for space_id, vectors in sorted(tracklet.vectors.items()):
             index = self.indexes.get((tracklet.site, space_id))
             if index is None:
                 continue
-            owners, similarities = index.search(vectors.centre[None, :], least=least)
+            owners, similarities = index.search(vectors.centre[None, :], least=least(space_id))
             for owner, similarity in zip(owners.tolist(), similarities.tolist(), strict=True):
                 found[owner] = max(similarity, found.get(owner, -1.0))
         found.pop(tracklet.number, None)
@@ -245,6 +250,19 @@ class Live:
             self.drop_identity(identity)
         self.changes.gone_identities.add(identity_id)
         self.tell(IDENTITY_EVENT_KIND_FORGOTTEN, identity_id, None, site=site)
+
+    def compare_anew(self, site: str, derived: DerivedSpaces) -> None:
+        """The site's map changed: let its tracklets be found in the spaces in force now.
+
+        Who belongs where stays; from here on it is decided in those spaces.
+        """
+        for name in [name for name in self.indexes if name[0] == site]:
+            del self.indexes[name]
+        for tracklet in sorted(self.tracklets.values(), key=lambda one: one.number):
+            if tracklet.site == site:
+                tracklet.vectors = derived.compared(site, tracklet.place, tracklet.stored)
+                if tracklet.identity_id:
+                    self.index(tracklet)
 
     def drop_tracklet(self, tracklet: Tracklet) -> None:
         """Take it out of the live window; its row stays until retention or Forget."""

@@ -7,7 +7,7 @@ No thread, no clock, no file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from reid.site_map import MapCard
 from reid.v1.query_pb2 import (
     TRACKLET_STATE_ENDED,
     TRACKLET_STATE_INTERRUPTED,
@@ -75,7 +76,8 @@ class Tracklet:
         uncertainty_ns: of those two.
         plausible: its times can be true; else it is kept and not associated.
         seen_with: tracklets seen in the same frames: other people.
-        vectors: by space_id.
+        stored: vectors as the ledger has them, by space_id.
+        vectors: the same in the spaces that they are compared in (matcher.derived).
         inside: by space_id, pairs of its own embeddings with mean and variance of similarity.
         pinned: a person decided; nothing is changed without a person.
         committed_ns, seen_ns, position: of the last entry of the log about it.
@@ -96,6 +98,7 @@ class Tracklet:
     uncertainty_ns: int = 0
     plausible: bool = True
     seen_with: set[str] = field(default_factory=set)
+    stored: dict[str, Vectors] = field(default_factory=dict)
     vectors: dict[str, Vectors] = field(default_factory=dict)
     inside: dict[str, tuple[int, float, float]] = field(default_factory=dict)
     identity_id: str = ""
@@ -106,6 +109,11 @@ class Tracklet:
     seen_ns: int = 0
     position: int = 0
     shot_count: int = 0
+
+    @property
+    def place(self) -> str:
+        """Its box and camera: EDGE/CAMERA."""
+        return f"{self.edge_id}/{self.camera}"
 
     @property
     def writer_id(self) -> str:
@@ -180,9 +188,11 @@ class Placement:
 class LiveWindow(Protocol):
     """What a decider may look at."""
 
-    def candidates(self, tracklet: Tracklet, least: float) -> Iterable[tuple[Tracklet, float]]:
-        """Placed tracklets of the site whose centre is at least so similar in a shared space, most
-        similar first; the tracklet itself is not among them."""
+    def candidates(
+        self, tracklet: Tracklet, least: Callable[[str], float]
+    ) -> Iterable[tuple[Tracklet, float]]:
+        """Placed tracklets of the site whose centre is similar enough in a shared space, most
+        similar first; the tracklet itself is not among them. `least`: by space_id."""
 
     def members(self, identity_id: str) -> list[Tracklet]:
         """Tracklets of an identity."""
@@ -200,3 +210,6 @@ class Associator(Protocol):
 
     def threshold(self, space_id: str) -> float:
         """The similarity in force where nothing is calibrated."""
+
+    def adopt(self, card: MapCard) -> None:
+        """A derived space came into force: its threshold is its parent's, as the card says."""

@@ -12,14 +12,19 @@ six cameras (Market-1501, OSNet x0.25 trained on MSMT17, joined online in random
 0.76 precision and 0.57 recall of pairs at its 0.80, the mean 0.86 and 0.48; of 100 people 0.38 and
 0.60 against 0.68 and 0.46.
 
+Spaces differ in how similar two people look in them; so what counts is how far a pair is beyond
+the threshold of its space. That of a derived space is its parent's, translated by the map's card.
+
 Deterministic: ties fall by tracklet id. No thread, no clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from matcher.associate.model import LiveWindow, Placement, Tracklet
+from reid.site_map import MapCard
 
 DISPLACE_MARGIN = 0.02  # better by so much: similarities of one pair differ by that between shots
 SAME_CAMERA_SLACK_NS = 200_000_000  # two detections of one handover may overlap by a frame or two
@@ -44,20 +49,27 @@ class PriorAssociator:
             uncertain_ns: times less certain than this forbid nothing.
         """
         self._thresholds = dict(thresholds)
+        self._derived: dict[str, float] = {}
         self._default = default_threshold
         self._window_ns = window_ns
         self._uncertain_ns = uncertain_ns
 
     def threshold(self, space_id: str) -> float:
         """See Associator."""
-        return self._thresholds.get(space_id, self._default)
+        known = self._thresholds.get(space_id)
+        return self._derived.get(space_id, self._default) if known is None else known
+
+    def adopt(self, card: MapCard) -> None:
+        """See Associator."""
+        found = card.threshold(self.threshold(card.parent))
+        if found is not None:
+            self._derived[card.space_id] = found
 
     def place(self, tracklet: Tracklet, window: LiveWindow) -> Placement:
         """See Associator."""
-        threshold = min(self.threshold(space) for space in tracklet.vectors)
         near = {
             other.identity_id
-            for other, _ in window.candidates(tracklet, threshold)
+            for other, _ in window.candidates(tracklet, self.threshold)
             if abs(_gap(tracklet, other)) <= self._window_ns
         }
         # The mean reaches the threshold only where some member does, so the near ones are all.
@@ -68,37 +80,50 @@ class PriorAssociator:
                 for one in window.members(identity_id)
                 if one.tracklet_id != tracklet.tracklet_id
             ]
-            score = _mean_similarity(tracklet, members)
-            if score >= threshold:
-                scored.append((-score, identity_id, members))
-        for negative, identity_id, members in sorted(scored, key=lambda entry: entry[:2]):
+            fit = self._fit(tracklet, members)
+            if fit.beyond >= 0:
+                scored.append((-fit.beyond, identity_id, fit, members))
+        for _, identity_id, fit, members in sorted(scored, key=lambda entry: entry[:2]):
             against = [one for one in members if self.certainly_other(tracklet, one)]
             if not against:
-                return Placement(identity_id, -negative)
-            if self._fits_better(tracklet, members, against, threshold):
+                return Placement(identity_id, fit.similarity)
+            if self._fits_better(tracklet, members, against):
                 support = [one for one in members if one not in against]
                 return Placement(
                     identity_id,
-                    _mean_similarity(tracklet, support),
+                    self._fit(tracklet, support).similarity,
                     0.0,
                     tuple(one.tracklet_id for one in against),
                 )
         return Placement()
 
     def _fits_better(
-        self,
-        tracklet: Tracklet,
-        members: list[Tracklet],
-        against: list[Tracklet],
-        threshold: float,
+        self, tracklet: Tracklet, members: list[Tracklet], against: list[Tracklet]
     ) -> bool:
         """Whether the rest of an identity resembles a tracklet more than those it cannot be."""
         support = [one for one in members if one not in against]
-        ours = _mean_similarity(tracklet, support)
-        return ours >= threshold and all(
-            not one.pinned and _mean_similarity(one, support) + DISPLACE_MARGIN < ours
+        ours = self._fit(tracklet, support).beyond
+        return ours >= 0 and all(
+            not one.pinned and self._fit(one, support).beyond + DISPLACE_MARGIN < ours
             for one in against
         )
+
+    def _fit(self, tracklet: Tracklet, others: list[Tracklet]) -> _Fit:
+        """Mean over others, each pair in the space in which it is farthest beyond its threshold."""
+        pairs = []
+        for other in others:
+            found = [
+                (similarity - self.threshold(space), similarity)
+                for space in sorted(tracklet.vectors.keys() & other.vectors.keys())
+                for similarity in (
+                    float(tracklet.vectors[space].centre @ other.vectors[space].centre),
+                )
+            ]
+            if found:
+                pairs.append(max(found))
+        if not pairs:
+            return _Fit(-2.0, -1.0)
+        return _Fit(*(sum(values) / len(pairs) for values in zip(*pairs, strict=True)))
 
     def certainly_other(self, one: Tracklet, two: Tracklet) -> bool:
         """Whether two tracklets are certainly two people."""
@@ -118,19 +143,11 @@ class PriorAssociator:
         return -_gap(one, two)
 
 
-def _mean_similarity(tracklet: Tracklet, others: list[Tracklet]) -> float:
-    """Mean cosine similarity of centres, the best space of each pair; -1 where none is shared."""
-    values = []
-    for other in others:
-        shared = tracklet.vectors.keys() & other.vectors.keys()
-        if shared:
-            values.append(
-                max(
-                    float(tracklet.vectors[space].centre @ other.vectors[space].centre)
-                    for space in shared
-                )
-            )
-    return sum(values) / len(values) if values else -1.0
+class _Fit(NamedTuple):
+    """How well a tracklet fits others: means of what is beyond the threshold, and of cosines."""
+
+    beyond: float
+    similarity: float
 
 
 def _gap(one: Tracklet, two: Tracklet) -> int:

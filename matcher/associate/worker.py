@@ -20,6 +20,7 @@ import structlog
 from matcher.associate.engine import Engine
 from matcher.associate.identities import IdentityStore, leave_out
 from matcher.associate.model import Associator
+from matcher.derived import MapInForce
 from matcher.errors import ServerFault
 from matcher.log import LogReader
 from matcher.schema import IDENTITIES_FILE
@@ -45,6 +46,7 @@ class AssociationWorker:
         position: of the log, reached and durable.
         fault: what ended the thread; None while it works.
         left_out: positions of entries that failed before and are left out.
+        maps: the sites' maps in force; replaced, never changed.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class AssociationWorker:
         self.position = 0
         self.fault: ServerFault | None = None
         self.left_out: frozenset[int] = frozenset()
+        self.maps: dict[str, MapInForce] = {}
         self._applying = 0
 
     def start(self) -> None:
@@ -175,7 +178,9 @@ class AssociationWorker:
         since = store.expired_ns - engine.retention.get("", self._life_ns)
         by_site = {site: store.expired_ns - life for site, life in engine.retention.items()}
         identities = store.load_identities(by_site, since)
-        engine.live.restore(store.load_tracklets(identities, since), identities)
+        for site, found in store.load_maps().items():
+            engine.put_map(site, found)
+        engine.restore(store.load_tracklets(identities, since), identities)
         engine.clocks = store.load_clocks()
         engine.ended_writers = store.load_ended_writers()
         engine.calibration = store.load_calibration()
@@ -187,6 +192,7 @@ class AssociationWorker:
             )
         with self._changed:
             self.position = store.position
+            self.maps = dict(engine.derived.maps)
         return engine
 
     def _step(self, engine: Engine, store: IdentityStore, reader: LogReader) -> bool:
@@ -204,6 +210,7 @@ class AssociationWorker:
         store.save(engine.live.take_changes(), engine.calibration, entries[-1].position)
         with self._changed:
             self.position = entries[-1].position
+            self.maps = dict(engine.derived.maps)
             self._changed.notify_all()
         if self._on_progress is not None:
             self._on_progress()

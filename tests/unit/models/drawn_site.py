@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from models.site_evidence import Evidence, seen_together
 
 SIZE = 32
-CAMERAS = ("door", "hall", "yard")
+CAMERAS = ("box/door", "box/hall", "box/yard")
 SPACE = "drawn-space"
 
 
@@ -66,7 +66,8 @@ def records(evidence: Evidence) -> list[dict[str, object]]:
     return [
         {
             "site": evidence.site,
-            "camera": evidence.cameras[evidence.camera[number]],
+            "edge_id": evidence.cameras[evidence.camera[number]].partition("/")[0],
+            "camera": evidence.cameras[evidence.camera[number]].partition("/")[2],
             "tracklet_id": f"t/{number:05d}",
             "revision": 2,
             "seen_with": beside.get(number, []),

@@ -32,7 +32,7 @@ from models.site_evidence import EvidenceError, from_records, read_evidence, see
 from models.site_projection import ProjectionRecipe, train_projection, whitening
 from models.site_transit import adjustment, learn_transit
 from reid.codec import encode
-from reid.site_map import Separation
+from reid.site_map import Separation, Spread
 from reid.v1.sighting_pb2 import Sighting
 from tests.unit.models.drawn_site import (
     CAMERAS,
@@ -175,7 +175,8 @@ def _verdict(*, errors: tuple[float, float], times: tuple[float, float]) -> Verd
         )
         for error in errors
     )  # fmt: skip
-    return Verdict(before, after, *times)
+    others = Spread(mean=0.5, std=0.1)
+    return Verdict(before, after, *times, others, others)
 
 
 @pytest.mark.parametrize(
@@ -272,8 +273,9 @@ def test_a_ledger_gives_the_same_evidence_as_its_export(tmp_path: Path) -> None:
         ledger.execute("INSERT INTO log(kind, body) VALUES (2, ?)", (b"{}",))
         for row in rows:
             sighting = Sighting(
-                site=row["site"], camera=row["camera"], tracklet_id=row["tracklet_id"],
-                revision=row["revision"], seen_with=row["seen_with"],
+                site=row["site"], edge_id=row["edge_id"], camera=row["camera"],
+                tracklet_id=row["tracklet_id"], revision=row["revision"],
+                seen_with=row["seen_with"],
             )  # fmt: skip
             sighting.first_seen.unix_nanos = row["first_seen_unix_nanos"]
             sighting.last_seen.unix_nanos = row["last_seen_unix_nanos"]

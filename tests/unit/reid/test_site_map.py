@@ -8,10 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from matcher.derived import DerivedSpace
 from reid.card import sha256_of
 from reid.model_errors import CardInvalid, CardMismatch, ModelNotFound, ModelUnreadable
-from reid.site_map import MapCard, SiteMap, decode, encode, read_map, write_map
+from reid.site_map import (
+    HIGHEST_THRESHOLD,
+    MapCard,
+    Separation,
+    SiteMap,
+    Spread,
+    decode,
+    encode,
+    read_map,
+    write_map,
+)
 from reid.site_maps import KEPT, SiteMaps
 
 SIZE, OUT = 6, 4
@@ -142,18 +151,56 @@ def test_only_some_old_maps_are_kept(tmp_path: Path) -> None:
     assert maps.numbers() == list(range(3, KEPT + 3))
 
 
-def test_the_matcher_compares_in_the_derived_space_while_a_map_is_in_use(tmp_path: Path) -> None:
-    maps, derived = SiteMaps(tmp_path), DerivedSpace(tmp_path)
-    x = np.ones((1, SIZE), np.float32)
-    assert not derived.refresh()
-    assert derived.derive("parent", x, ["door"])[0] == "parent"
-    maps.publish(1, made(), card(made()))
+def test_a_number_that_is_not_there_cannot_be_taken_into_use(tmp_path: Path) -> None:
+    maps = SiteMaps(tmp_path)
+    for number in (1, 2):
+        maps.publish(number, made(number), card(made(number), number))
 
-    changed = derived.refresh()
-    space, vectors = derived.derive("parent", x, ["door"])
-    other, same = derived.derive("another", x, ["door"])
+    with pytest.raises(ModelNotFound):
+        maps.use(7)
+    still = maps.current_number()
+    maps.use(1)
 
-    assert changed and space == "parent/site/1" and vectors.shape == (1, OUT)
-    assert other == "another" and same is x
-    maps.roll_back()
-    assert derived.refresh() and derived.derive("parent", x, ["door"])[0] == "parent"
+    assert (still, maps.current_number(), maps.card(1).space_id) == (2, 1, "parent/site/1")
+
+
+@pytest.mark.parametrize(
+    ("errors", "times", "better"),
+    [
+        ((0.08, 0.06), (None, None), True),
+        ((0.08, 0.08), (None, None), False),
+        ((0.08, 0.08), (0.5, 0.6), True),
+        ((0.08, 0.04), (0.6, 0.5), False),  # better in one camera, worse across
+    ],
+)
+def test_a_card_says_whether_its_map_helps(
+    errors: tuple[float, float], times: tuple[float | None, float | None], better: bool
+) -> None:
+    before, after = (
+        Separation(
+            positive_mean=0.5, positive_std=0.1, negative_mean=1.0, negative_std=0.1,
+            overlap=0.1, error=error,
+        )
+        for error in errors
+    )  # fmt: skip
+    told = card(made()).model_copy(
+        update={
+            "held_back_before": before,
+            "held_back_after": after,
+            "transit_before": times[0],
+            "transit_after": times[1],
+        }
+    )
+
+    assert told.helps is better
+    assert not card(made()).helps
+
+
+def test_a_threshold_stays_as_far_above_what_other_people_have() -> None:
+    told = card(made()).model_copy(
+        update={"others_before": Spread(mean=0.5, std=0.1), "others_after": Spread(mean=0, std=0.2)}
+    )
+
+    assert told.threshold(0.8) == pytest.approx(0.6)
+    assert told.threshold(0.99) == HIGHEST_THRESHOLD
+    assert card(made()).threshold(0.8) is None
