@@ -158,8 +158,13 @@ class Outbox(Protocol):
     def spaces(self) -> Mapping[str, tuple[int, tuple[str, ...]]]:
         """space_id -> (dimension, variants) of everything in the spool."""
 
-    def welcome(self, ledger_id: str, committed: KeyRanges, skipped: KeyRanges) -> WelcomeOutcome:
-        """Take the matcher's word for what it has: mark, refill, resolve. Waits for the commit."""
+    def welcome(
+        self, ledger_id: str, committed: KeyRanges, skipped: KeyRanges, *, complete: bool = True
+    ) -> WelcomeOutcome:
+        """Take the matcher's word for what it has: mark, refill, resolve. Waits for the commit.
+
+        complete: whether the lists name all that the ledger knows; where they were cut, nothing is
+        concluded from a key's absence that could not be taken back."""
 
     def take(
         self, *, after: int, upto: int | None, max_rows: int, max_bytes: int

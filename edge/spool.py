@@ -280,13 +280,26 @@ class Spool:
         with engine.lock:
             return dict(engine.spaces)
 
-    def welcome(self, ledger_id: str, committed: KeyRanges, skipped: KeyRanges) -> WelcomeOutcome:
+    def welcome(
+        self, ledger_id: str, committed: KeyRanges, skipped: KeyRanges, *, complete: bool = True
+    ) -> WelcomeOutcome:
         """Take the matcher's word; waits for the commit.
 
+        Args:
+            complete: whether the lists name all that the ledger knows; where they were cut, no key
+                is told UNREADABLE or counted as a hole because it is not in them.
         Raises:
             SpoolError: it could not be written; nothing was taken over.
         """
-        outcome = self._call(lambda: self._opened().engine.welcome(ledger_id, committed, skipped))
+        outcome = self._call(
+            lambda: self._opened().engine.welcome(ledger_id, committed, skipped, complete=complete)
+        )
+        if not complete:
+            log.warning(
+                "the matcher's answer has more ranges than fit; keys that nobody has cannot be "
+                "counted this time",
+                ledger=ledger_id,
+            )
         if outcome.holes:
             log.error(
                 "keys are missing in the ledger and no longer here",

@@ -117,8 +117,7 @@ class SpoolEngine:
                 lost.add_range(writer_id, 1, last_seq)
             elif last_seq > known.last_seq:
                 lost.add_range(writer_id, known.last_seq + 1, last_seq)
-                if known is index.writers[-1]:
-                    known.last_seq = last_seq
+                known.last_seq = min(last_seq, known.last_seq + index.rows_after(known))
         explained = index.keys_of(index.held())
         explained.update(self._store.released())
         for entry in self._store.skipped():
@@ -138,7 +137,12 @@ class SpoolEngine:
         for name, value in loaded.counters.items():
             if name.startswith("skipped."):
                 self.skipped[name.removeprefix("skipped.")] = value
-        older = {w.writer_id: w.last_seq for w in index.writers if w is not self.writer}
+        # What the marks alone know stays in them until a Welcome has settled it.
+        older = {
+            w.writer_id: max(w.last_seq, marks.get(w.writer_id, 0))
+            for w in index.writers
+            if w is not self.writer
+        }
         self._marks.start(older, self.writer.writer_id)
         self._ballast.fill()
         with contextlib.suppress(SpoolError):
@@ -440,9 +444,11 @@ class SpoolEngine:
 
         return change
 
-    def welcome(self, ledger_id: str, committed: KeyRanges, skipped: KeyRanges) -> WelcomeOutcome:
+    def welcome(
+        self, ledger_id: str, committed: KeyRanges, skipped: KeyRanges, *, complete: bool = True
+    ) -> WelcomeOutcome:
         """Take the matcher's word: mark what it has, send again what it has not, tell what is
-        gone."""
+        gone. Where its lists are not complete, what is not in them proves nothing."""
         now = self._clock.unix_nanos()
         with self.lock:
             listed = self.index.rows_of(committed)
@@ -450,7 +456,9 @@ class SpoolEngine:
             newly.add_all(self.index.dead.intersection(listed))
             again = RowSet(self.index.acked.minus(listed))
             boundary = self.writer.first_row + self.writer.last_seq - 1
-            unreadable = self.suspect.minus(committed).minus(skipped)
+            unreadable = KeyRanges()
+            if complete:
+                unreadable = self.suspect.minus(committed).minus(skipped)
             buried = self.index.keys_of(RowSet(self.index.dead.minus(listed)))
         waiting_now = RowSet(newly.minus(self.index.dead))
         sizes = self._store.bytes_of(again) - self._store.bytes_of(waiting_now)
@@ -480,7 +488,8 @@ class SpoolEngine:
             known = self.index.keys_of(self.index.held())
             holes = self.index.issued().minus(committed).minus(skipped).minus(gone).minus(known)
             holes = holes.minus(self.suspect)
-            self.counts["holes"] = len(holes)
+            if complete:
+                self.counts["holes"] = len(holes)
             self.untold.clear()
         tell = _still_to_tell(everything, committed, skipped)
         for entry in buried.minus(skipped).messages():
@@ -489,7 +498,7 @@ class SpoolEngine:
                     range=entry, reason=pb.SKIP_REASON_DEAD_LETTER, skipped_unix_nanos=now
                 )
             )
-        return WelcomeOutcome(boundary, tuple(tell), len(again), len(holes))
+        return WelcomeOutcome(boundary, tuple(tell), len(again), self.counts["holes"])
 
     def _write_welcome(
         self, ledger_id: str, newly: RowSet, again: RowSet, unreadable: KeyRanges, now: int

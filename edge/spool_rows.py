@@ -111,6 +111,12 @@ class RowIndex:
         """The first row number that no writer has used."""
         return max((w.first_row + max(w.last_seq, 1) for w in self.writers), default=1)
 
+    def rows_after(self, writer: Writer) -> int:
+        """How many row numbers behind a writer's last row belong to nobody."""
+        end = writer.first_row + writer.last_seq
+        following = (w.first_row for w in self.writers if w.first_row > writer.first_row)
+        return max(0, min(following, default=1 << 62) - end)
+
     def key(self, row: int) -> tuple[str, int]:
         """A row's key. Raises KeyError where no writer has that row."""
         at = bisect_right(self.writers, row, key=lambda w: w.first_row) - 1

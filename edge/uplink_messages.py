@@ -19,6 +19,7 @@ from reid.v1.sighting_pb2 import KeyRange
 
 WIRE_VERSION = 1
 HELLO_RANGES = 4096
+WELCOME_RANGES = 4096  # a list of Welcome that is as long may have been cut
 SKIPPED_RANGES = 256
 
 

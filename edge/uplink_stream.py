@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 import grpc
@@ -21,6 +22,7 @@ from edge.config import UplinkConfig
 from edge.delivery import Outbox, OutboxUnavailable
 from edge.uplink_lanes import Lane, Lanes, Poison
 from edge.uplink_messages import (
+    WELCOME_RANGES,
     BoxIdentity,
     batch_message,
     heartbeat,
@@ -264,9 +266,10 @@ class Stream:
                 )
             )
         loop = asyncio.get_running_loop()
+        complete = max(len(welcome.committed), len(welcome.skipped)) < WELCOME_RANGES
         outcome = await loop.run_in_executor(
             None,
-            self._outbox.welcome,
+            partial(self._outbox.welcome, complete=complete),
             welcome.ledger_id,
             KeyRanges(welcome.committed),
             KeyRanges(welcome.skipped),

@@ -17,7 +17,7 @@ from matcher.box_stream import BoxStream, goodbye_name
 from matcher.config import LimitsConfig
 from matcher.edges import EdgeBook, EdgeState
 from matcher.errors import MatcherError
-from matcher.greeting import binding_problem, hello_problem, hole_text, largest
+from matcher.greeting import binding_problem, hello_problem, hole_text, joined, largest
 from matcher.ingest_metrics import IngestMetrics
 from matcher.ledger import Ledger
 from matcher.records import KnownKeys
@@ -184,6 +184,7 @@ class Admission:
             held=len(held),
             missing=len(held.minus(known.committed)),
         )
+        known.committed, known.skipped = joined(known.committed, known.skipped, held)
         return known
 
     def _hole(self, state: EdgeState, hole: KeyRanges) -> None:

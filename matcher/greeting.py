@@ -63,6 +63,29 @@ def binding_problem(hello: ingest_pb2.Hello, peer: Peer | None) -> str:
     return ""
 
 
+def joined(
+    committed: KeyRanges, skipped: KeyRanges, held: KeyRanges
+) -> tuple[KeyRanges, KeyRanges]:
+    """Both lists of Welcome in few enough ranges, without leaving a key out if that can be.
+
+    A cap that drops every second row leaves as many ranges as rows. A list that has too many is
+    joined over keys of the other, which the box needs no answer for: `committed` over skipped keys
+    that the box does not hold, `skipped` over committed ones (a commit beats a Skipped).
+
+    Args:
+        committed, skipped: what the ledger knows; disjoint.
+        held: what the box holds; more than that is harmless.
+    """
+    fewer, wider = committed, skipped
+    if len(committed.messages()) > MAX_WELCOME_RANGES:
+        fewer = skipped.minus(held)
+        fewer.update(committed)
+    if len(skipped.messages()) > MAX_WELCOME_RANGES:
+        wider = KeyRanges(skipped.messages())
+        wider.update(committed)
+    return fewer, wider
+
+
 def largest(keys: KeyRanges) -> list[Any]:
     """The ranges of a set, at most MAX_WELCOME_RANGES, the smallest left out."""
     messages = keys.messages()

@@ -8,6 +8,7 @@ each commit and at each ack:
     S writer seq hash tracklet/revision      this row's transaction has returned
     A writer first last                      the matcher acked these
     L count                                  lost_before_spool, when it grew
+    H count                                  keys that nobody has, as counted at a Welcome
 
     python -m tests.faults.box --data-dir D --matcher HOST:PORT --journal FILE --control FILE
 
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.config import SpoolConfig, UplinkConfig
+from edge.delivery import WelcomeOutcome
 from edge.spool import Spool
 from edge.spool_engine import SpoolEngine
 from edge.spool_errors import SpoolUnusable
@@ -85,6 +87,14 @@ def observe(spool: Spool, journal: Journal) -> None:
         return original_ack(keys)
 
     spool.ack = ack  # type: ignore[method-assign]
+    original_welcome = spool.welcome
+
+    def welcome(*answer: Any, **how: Any) -> WelcomeOutcome:
+        outcome = original_welcome(*answer, **how)
+        journal.write([f"H {outcome.holes}"])
+        return outcome
+
+    spool.welcome = welcome  # type: ignore[method-assign]
 
 
 def _committed(record: bytes) -> str:

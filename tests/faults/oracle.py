@@ -26,17 +26,20 @@ class Captured:
         rows: key -> (hash, what) of every row whose transaction returned.
         reused: keys that were given to two contents.
         acked: keys that the matcher acked.
+        holes: keys that nobody has, as the last journal's box counted them at its last Welcome.
     """
 
     rows: dict[Key, tuple[str, str]] = field(default_factory=dict)
     reused: set[Key] = field(default_factory=set)
     acked: set[Key] = field(default_factory=set)
+    holes: int = 0
 
     @classmethod
     def read(cls, journals: list[Path]) -> Captured:
         """Read them; a last line that a kill cut short is left out."""
         captured = cls()
         for path in journals:
+            captured.holes = 0
             for line in path.read_text().split("\n")[:-1]:
                 parts = line.split(" ")
                 if parts[0] == "S":
@@ -48,6 +51,8 @@ class Captured:
                 elif parts[0] == "A":
                     for seq in range(int(parts[2]), int(parts[3]) + 1):
                         captured.acked.add((parts[1], seq))
+                elif parts[0] == "H":
+                    captured.holes = int(parts[1])
         return captured
 
 
@@ -228,6 +233,10 @@ def judge(
         verdict.problems.append(f"{keys} keys were given to two contents")
     if verdict.holes and not alarmed:
         verdict.problems.append(f"{verdict.holes} keys forgotten by the ledger, without an alarm")
+    if captured.holes != verdict.holes:
+        verdict.problems.append(
+            f"the box counts {captured.holes} keys that nobody has, in truth {verdict.holes}"
+        )
     absent = acked_but_absent(captured, ledger) - forgotten
     if absent:
         verdict.problems.append(f"{len(absent)} keys acked, but not in the ledger")

@@ -223,6 +223,25 @@ def test_welcome_says_a_hole_when_neither_side_has_a_key(tmp_path: Path) -> None
         assert outcome.holes == 3
 
 
+def test_an_answer_that_was_cut_raises_no_alarm_and_gives_nothing_up(tmp_path: Path) -> None:
+    clock = ManualClock()
+    with open_spool(tmp_path, clock=clock, acked_keep_s=60.0) as spool:
+        fill(spool, 10)
+        take_all(spool)
+        spool.ack(keys(spool.writer_id, 1, 10))
+        writer = spool.writer_id
+    with open_spool(tmp_path, clock=clock, acked_keep_s=60.0) as spool:
+        clock.advance(61)
+        eventually(lambda: not spool.held().held, spool.held)
+    (tmp_path / "spool.sqlite").unlink()
+    with open_spool(tmp_path, clock=clock) as spool:
+        cut = spool.welcome(LEDGER, keys(writer, 1, 7), NONE, complete=False)
+        whole = spool.welcome(LEDGER, keys(writer, 1, 9), NONE)
+
+        assert (cut.holes, cut.tell) == (0, ())
+        assert [(e.range.first, e.range.last) for e in whole.tell] == [(10, 10)]
+
+
 def test_skipped_is_told_until_welcome_lists_it(tmp_path: Path) -> None:
     with open_spool(tmp_path, max_bytes=2 << 20) as spool:
         fill(spool, 2000, size=1400)

@@ -164,6 +164,32 @@ def test_a_database_rolled_back_to_an_older_copy_tells_what_it_lost(tmp_path: Pa
     assert len(kept) == 10
 
 
+def test_what_a_rolled_back_database_lost_is_told_however_often_the_box_starts_before(
+    tmp_path: Path,
+) -> None:
+    database = tmp_path / "box" / "spool.sqlite"
+    with open_spool(tmp_path / "box") as spool:
+        fill(spool, 2)
+        spool._opened().engine._store.checkpoint(truncate=True)
+        shutil.copy(database, tmp_path / "old.sqlite")
+        fill(spool, 20, first=3)
+        writer = spool.writer_id
+    shutil.copy(tmp_path / "old.sqlite", database)
+
+    for start in range(3):
+        with open_spool(tmp_path / "box") as spool:
+            fill(spool, 1, first=100 + start)
+    with open_spool(tmp_path / "box") as spool:
+        issued = spool.held().issued.of(writer)
+        outcome = spool.welcome(LEDGER, keys(writer, 1, 15), NONE)
+
+    assert list(issued) == [(1, 22)]
+    assert [(e.range.first, e.range.last, e.reason) for e in outcome.tell] == [
+        (16, 22, pb.SKIP_REASON_UNREADABLE)
+    ]
+    assert outcome.holes == 0
+
+
 @pytest.mark.parametrize("kind", ["foreign", "text", "empty", "newer"])
 def test_a_file_that_is_no_spool_of_ours_is_set_aside_and_the_box_goes_on(
     tmp_path: Path, kind: str
