@@ -71,6 +71,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         self._clock = clock
         self._heartbeats = Heartbeats(edges=edges, clock=clock, note=self._note_clock)
         self._open: set[BoxStream] = set()
+        self._closing = asyncio.Event()
         self.metrics = IngestMetrics(registry)
         self._door = Admission(
             ledger=ledger,
@@ -108,6 +109,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
     def shut_down(self, retry_after_s: float) -> None:
         """Say Goodbye to every stream, now and to come."""
         self._door.closing = ("the server stops", retry_after_s)
+        self._closing.set()
         for stream in list(self._open):
             self._end(stream, ingest_pb2.GOODBYE_REASON_SHUTDOWN, "the server stops", retry_after_s)
 
@@ -127,10 +129,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
         """See proto/reid/v1/ingest.proto."""
-        try:
-            first = await asyncio.wait_for(context.read(), DEAD_AFTER_S)
-        except TimeoutError:
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no Hello within 20 s")
+        first = await self._first(context)
         if first is _EOF:
             return
         hello = await self._door.greet(first, context)
@@ -157,6 +156,24 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             _log.info(
                 "stream ended", site=stream.box[0], edge=stream.box[1], reason=self._reason(stream)
             )
+
+    async def _first(self, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """The first message; the call ends where none comes, or the server stops meanwhile."""
+        read = asyncio.ensure_future(context.read())
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait(
+                {read, closing}, timeout=DEAD_AFTER_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if read.done():
+                return read.result()
+        finally:
+            read.cancel()
+            closing.cancel()
+            await asyncio.gather(read, closing, return_exceptions=True)
+        if self._closing.is_set():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops")
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no Hello within 20 s")
 
     async def _converse(
         self, stream: BoxStream, context: grpc.aio.ServicerContext[Any, Any], *, read: bool

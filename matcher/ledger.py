@@ -12,7 +12,6 @@ writer thread. Readers have connections of their own (matcher.log).
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sqlite3
 import threading
@@ -23,8 +22,17 @@ from typing import Any, TypeVar
 
 import structlog
 
-from matcher.errors import LedgerUnusable, MatcherError, StorageFailed, StorageFull
-from matcher.schema import FORGOTTEN_FILE, LEDGER_FILE, get_meta, open_ledger, unusable
+from matcher import forgotten
+from matcher.errors import MatcherError, StorageFailed, StorageFull
+from matcher.schema import (
+    FORGOTTEN_FILE,
+    LEDGER_FILE,
+    close,
+    get_meta,
+    open_ledger,
+    truncate_wal,
+    unusable,
+)
 from matcher.store import LedgerStore
 from reid.clock import Clock
 
@@ -35,6 +43,9 @@ Done = Callable[[Any, BaseException | None], None]
 GROUP_ROWS = 2048  # rows of one transaction: bounds what a failed group costs and its latency
 MAX_PENDING = 16384  # rows waiting, all streams together: 20 MB at 1.2 kB each
 BALLAST_BYTES = 8 << 20
+IDLE_S = 1.0  # how often an idle writer looks for what is left to do
+CUT_WAIT_S = 0.5  # how long commits wait for a reader of another program to let go of the WAL
+CLOSE_S = 1.0  # longest time to bring the WAL home at the end; the next start does the rest
 _log = structlog.get_logger("ledger")
 
 
@@ -60,6 +71,7 @@ class Ledger:
         self._jobs: deque[tuple[int, Job[Any], Done, bool]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
+        self._wal_held = False  # deleted rows are in the WAL still; writer thread only
         self._pending = 0  # rows in _jobs; changed under _wake
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -79,7 +91,7 @@ class Ledger:
         """
         self._db = open_ledger(self.path)
         try:
-            entries = read_forgotten(self._data_dir / FORGOTTEN_FILE)
+            entries = forgotten.read(self._data_dir / FORGOTTEN_FILE)
             store = LedgerStore(self._db)
             self.ledger_id = store.ledger_id
             self.generation = get_meta(self._db, "generation") or ""
@@ -153,8 +165,13 @@ class Ledger:
         self.submit(job, done, deletes=deletes)
         return await future
 
-    def close(self) -> None:
-        """Commit what waits, stop the thread, close the file; may be called twice."""
+    def close(self, *, within_s: float = CLOSE_S) -> None:
+        """Commit what waits, stop the thread, close the file; may be called twice.
+
+        Args:
+            within_s: longest time to bring the WAL home after the last commit. What is left of it
+                is as durable, and is brought home by the next start.
+        """
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -163,10 +180,10 @@ class Ledger:
             self._thread = None
         if self._db is not None:
             try:
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                if not close(self._db, within_s=within_s):
+                    _log.info("the write-ahead log stays; the next start brings it home")
             except sqlite3.Error as error:
                 _log.warning("the last checkpoint failed; the next start does it", error=error)
-            self._db.close()
             self._db = None
 
     # --- the writer thread ------------------------------------------------------------------------
@@ -174,16 +191,20 @@ class Ledger:
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not self._jobs and not self._stopping:
-                    self._wake.wait(timeout=1.0)
+                if not self._jobs and not self._stopping:
+                    self._wake.wait(timeout=IDLE_S)
                 group = self._take()
                 if not group and self._stopping:
                     return
+            if not group:
+                if self._wal_held and not self._try_cut():
+                    return
+                continue
             results = self._commit(group)
             with self._wake:
                 self._pending -= sum(rows for rows, *_ in group)
                 open_again = self._pending < MAX_PENDING
-            if self._loop is not None and group and not self._loop.is_closed():
+            if self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._deliver, group, results, open_again)
             if self.fault is not None:
                 self._fail_rest()
@@ -314,13 +335,36 @@ class Ledger:
     def checkpoint(self, store: LedgerStore) -> None:
         """After deletions: bring the WAL home and cut it, so that deleted rows leave the disk.
 
-        Run as a job of its own; it commits the group so far.
+        Run as a job of its own; it commits the group so far. Where another program's reader holds
+        the WAL it is said, and tried again until it succeeds.
         """
         assert self._db is not None
         store.flush()
         self._db.execute("COMMIT")
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._cut_wal()
         self._db.execute("BEGIN IMMEDIATE")
+
+    def _try_cut(self) -> bool:
+        """Once more, between groups; False where that showed the file to be unusable."""
+        try:
+            self._cut_wal()
+        except sqlite3.Error as error:
+            self._failed(error)
+        if self.fault is not None:
+            self._fail_rest()
+        return self.fault is None
+
+    def _cut_wal(self) -> None:
+        """Where another program's reader holds the WAL, it is tried again every second."""
+        assert self._db is not None
+        held = not truncate_wal(self._db, wait_s=CUT_WAIT_S)
+        if held and not self._wal_held:
+            _log.warning(
+                "another program reads the ledger: deleted rows stay in its write-ahead log until "
+                "it lets go",
+                path=str(self.path),
+            )
+        self._wal_held = held
 
     # --- forgetting -------------------------------------------------------------------------------
 
@@ -344,60 +388,8 @@ class Ledger:
                 )
                 _log.info("forgot again what a restored ledger had", sightings=deleted)
         self._db.execute("COMMIT")
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._cut_wal()
 
     def remember_forgotten(self, entry: dict[str, Any]) -> None:
         """Write a Forget to its own file, durably, before anything is deleted."""
-        path = self._data_dir / FORGOTTEN_FILE
-        new = not path.exists()
-        with path.open("ab") as file:
-            if not new:
-                content = path.read_bytes()
-                if content and not content.endswith(b"\n"):
-                    file.truncate(content.rfind(b"\n") + 1)  # a line cut off by a crash
-            file.write(json.dumps(entry, sort_keys=True).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            path.chmod(0o600)
-            folder = os.open(self._data_dir, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-
-
-def read_forgotten(path: Path) -> list[dict[str, Any]]:
-    """Read the log of what was forgotten; a last line cut off by a crash is left out.
-
-    Raises:
-        LedgerUnusable: another line cannot be read.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise LedgerUnusable(
-            path, f"cannot be read ({error.strerror})", "check its owner and rights"
-        ) from error
-    entries: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
-        try:
-            entry = json.loads(line)
-            entries.append(
-                {
-                    "site": str(entry["site"]),
-                    "identity_id": str(entry["identity_id"]),
-                    "tracklet_ids": [str(one) for one in entry["tracklet_ids"]],
-                }
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                continue  # the write was cut off before its fsync: that Forget never answered
-            raise LedgerUnusable(
-                path, f"line {number} cannot be read", "put a copy of the file in its place"
-            ) from error
-    return entries
+        forgotten.remember(self._data_dir / FORGOTTEN_FILE, entry)

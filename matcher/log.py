@@ -108,6 +108,11 @@ class LogReader:
             raise unusable(self._path, error) from error
         return int(row[0] or 0)
 
+    def interrupt(self) -> None:
+        """End the read that runs, from any thread: it raises LedgerUnusable."""
+        if self._db is not None:
+            self._db.interrupt()
+
     def close(self) -> None:
         """Close the connection; may be called twice."""
         if self._db is not None:

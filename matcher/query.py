@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ THREADS = 2
 PAGE, MOST = 100, 1000
 HITS = 20
 READ = 200  # entries of one read of a followed stream
+INTERRUPT_S = 0.2  # what a read may still take at the end before it is interrupted
 FOLLOW_S = 5.0  # a followed stream looks at least so often, in case a wake-up was missed
 
 
@@ -43,20 +44,28 @@ class ReadPool:
         self._data_dir = data_dir
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="query")
         self._local = threading.local()
-        self._lock = threading.Lock()  # guards _opened
+        self._lock = threading.Lock()  # guards _opened and _running
         self._opened: list[Views | LogReader] = []
+        self._running: set[Future[Any]] = set()
 
     async def views(self, read: Callable[[Views], T]) -> T:
         """Run a read on identities.db."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._pool, lambda: read(self._mine("views", Views))
-        )
+        return await self._run(lambda: read(self._mine("views", Views)))
 
     async def log(self, read: Callable[[LogReader], T]) -> T:
         """Run a read on the log."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._pool, lambda: read(self._mine("log", LogReader))
-        )
+        return await self._run(lambda: read(self._mine("log", LogReader)))
+
+    async def _run(self, read: Callable[[], T]) -> T:
+        future = self._pool.submit(read)
+        with self._lock:
+            self._running.add(future)
+        future.add_done_callback(self._ended)
+        return await asyncio.wrap_future(future)
+
+    def _ended(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._running.discard(future)
 
     def _mine(self, name: str, kind: Any) -> Any:
         found = getattr(self._local, name, None)
@@ -68,7 +77,16 @@ class ReadPool:
         return found
 
     def close(self) -> None:
-        """Wait for running reads and close the connections; may be called twice."""
+        """End running reads and close the connections; may be called twice."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        while True:
+            with self._lock:
+                running, opened = set(self._running), list(self._opened)
+            if not wait(running, timeout=INTERRUPT_S).not_done:
+                break
+            # Again and again: it does nothing between two statements of one read.
+            for one in opened:
+                one.interrupt()
         self._pool.shutdown(wait=True)
         with self._lock:
             for one in self._opened:

@@ -6,6 +6,7 @@ Promise: SIGTERM and SIGINT drain and give 0; a fault gives its stated code. Mai
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import Callable
@@ -45,7 +46,20 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     server = MatcherServer(config)
-    await server.start()
+    stopping = asyncio.create_task(stop.wait())
+    starting = asyncio.create_task(server.start())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        _log.info("told to end before the start was through")
+        return ExitCode.DONE
+    try:
+        await starting
+    finally:
+        if starting.exception() is not None:
+            stopping.cancel()
     if watch_stdin:
         await _watch_stdin(loop, stop)
     if ready is not None:
@@ -58,7 +72,6 @@ async def _serve(
         data_dir=str(config.data_dir),
     )
     running = asyncio.create_task(server.run())
-    stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     code = ExitCode.DONE

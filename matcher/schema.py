@@ -19,7 +19,7 @@ import fcntl
 import os
 import secrets
 import sqlite3
-import time
+import threading
 from pathlib import Path
 
 from matcher.errors import LedgerLocked, LedgerUnusable
@@ -30,6 +30,7 @@ FORGOTTEN_FILE = "forgotten.jsonl"
 LOCK_FILE = "lock"
 APPLICATION_ID = 0x45524C44  # "ERLD"
 LEDGER_VERSION = 1
+BUSY_S = 10.0  # how long a statement waits for a lock of another program
 RESTORED_GAP = 1 << 32  # positions given after the backup was made are never given again
 
 
@@ -79,11 +80,9 @@ _LEDGER_TABLES = (
 class DataLock:
     """The right to serve a data folder: one process at a time, freed by the system at its death."""
 
-    def __init__(self, data_dir: Path, *, wait_s: float = 0.0) -> None:
+    def __init__(self, data_dir: Path) -> None:
         """Take it.
 
-        Args:
-            wait_s: how long to wait for a predecessor that is draining (a rolling restart).
         Raises:
             LedgerLocked: another process has it.
             LedgerUnusable: the folder cannot be written.
@@ -96,20 +95,15 @@ class DataLock:
             raise LedgerUnusable(
                 data_dir, f"cannot be written ({error.strerror})", "check path, owner and rights"
             ) from error
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError as error:
-                if time.monotonic() >= deadline:
-                    os.close(self._file)
-                    raise LedgerLocked(
-                        data_dir,
-                        "another edge-match serves this folder",
-                        "stop it, or give another --data-dir",
-                    ) from error
-                time.sleep(0.05)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise LedgerLocked(
+                data_dir,
+                "another edge-match serves this folder",
+                "stop it, or give another --data-dir",
+            ) from error
 
     def release(self) -> None:
         """Give it back; may be called twice."""
@@ -131,7 +125,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             uri=True,
             isolation_level=None,
             check_same_thread=False,
-            timeout=10.0,
+            timeout=BUSY_S,
             cached_statements=256,
         )
         try:
@@ -150,6 +144,52 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise unusable(path, error) from error
     return connection
+
+
+def truncate_wal(
+    connection: sqlite3.Connection, *, wait_s: float, within_s: float | None = None
+) -> bool:
+    """Bring the WAL home and cut it, so that deleted rows leave the disk.
+
+    Args:
+        wait_s: how long to wait for readers that hold it.
+        within_s: longest time to copy; None: as long as it takes.
+    Returns:
+        False where a reader held it, or the time was over: all is as durable as before.
+    """
+    connection.execute(f"PRAGMA busy_timeout={round(wait_s * 1000)}")
+    timer = None if within_s is None else threading.Timer(within_s, connection.interrupt)
+    try:
+        if timer is not None:
+            timer.start()
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname != "SQLITE_INTERRUPT":
+            raise
+        return False
+    finally:
+        if timer is not None:
+            timer.cancel()
+            timer.join()
+        connection.execute(f"PRAGMA busy_timeout={round(BUSY_S * 1000)}")
+
+
+def close(connection: sqlite3.Connection, *, within_s: float) -> bool:
+    """Close what wrote a database; False where its WAL stays for the next start.
+
+    Args:
+        within_s: longest time to bring the WAL home. What is left of it is as durable.
+    Raises:
+        sqlite3.Error: the WAL could not be brought home; closed all the same.
+    """
+    try:
+        home = truncate_wal(connection, wait_s=0.0, within_s=within_s)
+        if not home:
+            connection.interrupt()  # else closing would do it after all, for any time
+        return home
+    finally:
+        connection.close()
 
 
 def open_ledger(path: Path) -> sqlite3.Connection:

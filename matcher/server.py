@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -25,7 +26,7 @@ from matcher.associate.prior import PriorAssociator
 from matcher.associate.worker import AssociationWorker
 from matcher.config import AssociationConfig, MatcherConfig
 from matcher.edges import EdgeBook
-from matcher.errors import MatcherError, ServerFault
+from matcher.errors import LedgerLocked, MatcherError, ServerFault
 from matcher.ingest import IngestService
 from matcher.ledger import Ledger
 from matcher.map_keeper import MapKeeper, MapMetrics
@@ -135,8 +136,7 @@ class MatcherServer:
             )
         loop = asyncio.get_running_loop()
         self._fault = loop.create_future()
-        # In a thread: a predecessor may take seconds to drain, and SIGTERM must be heard meanwhile.
-        self._lock = await asyncio.to_thread(DataLock, config.data_dir, wait_s=config.lock_wait_s)
+        self._lock = await take_lock(config.data_dir, wait_s=config.lock_wait_s)
         try:
             self._ledger.open(loop)
             reader = connect(config.data_dir / LEDGER_FILE, read_only=True)
@@ -172,33 +172,40 @@ class MatcherServer:
         await asyncio.shield(self._fault)
 
     async def stop(self) -> None:
-        """Drain and end everything, within shutdown_s; may be called twice."""
+        """Drain and end everything, within shutdown_s; may be called twice.
+
+        Half of the time is for streams to get their acks, half of the rest for association to read
+        what is committed; what it has not read then it reads at the next start.
+        """
         if self._stopped:
             return
         self._stopped = True
+        time = asyncio.get_running_loop().time
+        end = time() + self._config.shutdown_s
         if self._grpc is not None:
             await self._health.enter_graceful_shutdown()
             assert self._ingest is not None
             self._ingest.shut_down(self._config.retry_after_s)
             self._following.set()
-            await self._grpc.stop(grace=self._config.shutdown_s)
+            await self._grpc.stop(grace=(end - time()) / 2)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._ledger.alive and self._ledger.fault is None:
             with contextlib.suppress(MatcherError):
                 await self._flush()
+                if self._worker is not None:
+                    # What was acked is shown by `who --data-dir` after the end, if time allows.
+                    last = await self._ledger.run(lambda store: store.last_position())
+                    left_s = max(0.0, end - time()) / 2
+                    await asyncio.to_thread(self._worker.wait_for, last, left_s)
+        parts = [self._pool.close]
         if self._worker is not None:
-            if self._ledger.alive and self._ledger.fault is None:
-                # What was acked is shown by `who --data-dir` after the end, if time allows.
-                with contextlib.suppress(MatcherError):
-                    end = await self._ledger.run(lambda store: store.last_position())
-                    await asyncio.to_thread(self._worker.wait_for, end, self._config.shutdown_s)
-            await asyncio.to_thread(self._worker.stop)
-        await asyncio.to_thread(self._pool.close)
-        await asyncio.to_thread(self._ledger.close)
+            parts.append(self._worker.stop)
         if self._web is not None:
-            await asyncio.to_thread(self._web.stop)
+            parts.append(self._web.stop)
+        await asyncio.gather(*(asyncio.to_thread(part) for part in parts))
+        await asyncio.to_thread(self._ledger.close)
         if self._lock is not None:
             self._lock.release()
         if self._fault is not None and not self._fault.done():
@@ -433,6 +440,29 @@ class MatcherServer:
         rows = self._edges.take_dirty()
         if rows:
             await self._ledger.run(lambda store: store.save_edges(rows))
+
+
+async def take_lock(data_dir: Path, *, wait_s: float) -> DataLock:
+    """Take the right to serve a data folder.
+
+    Args:
+        wait_s: how long to wait for a predecessor that is draining (a rolling restart).
+    Raises:
+        LedgerLocked: another process has it still.
+    """
+    time = asyncio.get_running_loop().time
+    deadline = time() + wait_s
+    told = False
+    while True:
+        try:
+            return DataLock(data_dir)
+        except LedgerLocked as error:
+            if time() >= deadline:
+                raise
+            if not told:
+                _log.info("waiting for the process before", why=error, wait_s=wait_s)
+                told = True
+        await asyncio.sleep(0.05)
 
 
 def associator_of(config: AssociationConfig) -> PriorAssociator:

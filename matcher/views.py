@@ -53,6 +53,12 @@ class Views:
         for connection in self._connections.values():
             connection.close()
         self._connections.clear()
+        self._maps = None
+
+    def interrupt(self) -> None:
+        """End the read that runs, from any thread: it raises."""
+        for connection in list(self._connections.values()):
+            connection.interrupt()
 
     def _identities(self) -> sqlite3.Connection:
         return self._connection(IDENTITIES_FILE)

@@ -21,7 +21,7 @@ from matcher.associate.live import Changes
 from matcher.associate.model import Identity, State, Tracklet, Vectors
 from matcher.clocks import ClockEstimate
 from matcher.derived import MapInForce, map_in
-from matcher.schema import connect, get_meta, set_meta
+from matcher.schema import close, connect, get_meta, set_meta, truncate_wal
 from reid.v1.sighting_pb2 import CaptureTime
 
 VERSION = "2"  # another one: the file is made again
@@ -354,13 +354,14 @@ class IdentityStore:
         db.execute("COMMIT")
         return len(old)
 
-    def checkpoint(self) -> None:
-        """Bring the WAL home and cut it, so that what was deleted leaves the disk."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    def checkpoint(self) -> bool:
+        """Bring the WAL home and cut it, so that what was deleted leaves the disk; False where a
+        reader of another program held it."""
+        return truncate_wal(self._db, wait_s=0.2)
 
     def close(self) -> None:
-        """Close it."""
-        self._db.close()
+        """Close it; a large WAL stays for the next start."""
+        close(self._db, within_s=1.0)
 
 
 def leave_out(path: Path, position: int) -> None:

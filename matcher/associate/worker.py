@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import structlog
 
 from matcher.associate.engine import Engine
 from matcher.associate.identities import IdentityStore, leave_out
-from matcher.associate.model import Associator
+from matcher.associate.model import Associator, Tracklet
 from matcher.derived import MapInForce
 from matcher.errors import ServerFault
 from matcher.log import LogReader
@@ -83,6 +83,7 @@ class AssociationWorker:
         self.left_out: frozenset[int] = frozenset()
         self.maps: dict[str, MapInForce] = {}
         self._applying = 0
+        self._cut_again: float | None = None  # when to try to cut the WAL again, monotonic
 
     def start(self) -> None:
         """Open or make identities.db, so that it can be read from now on; start the thread.
@@ -121,7 +122,7 @@ class AssociationWorker:
         """Wait until the log is read up to a position; False where the time was over first."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while self.position < position and self.fault is None:
+            while self.position < position and self.fault is None and not self._stop.is_set():
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     break
@@ -180,7 +181,7 @@ class AssociationWorker:
         identities = store.load_identities(by_site, since)
         for site, found in store.load_maps().items():
             engine.put_map(site, found)
-        engine.restore(store.load_tracklets(identities, since), identities)
+        engine.restore(self._while_wanted(store.load_tracklets(identities, since)), identities)
         engine.clocks = store.load_clocks()
         engine.ended_writers = store.load_ended_writers()
         engine.calibration = store.load_calibration()
@@ -195,13 +196,23 @@ class AssociationWorker:
             self.maps = dict(engine.derived.maps)
         return engine
 
+    def _while_wanted(self, tracklets: Iterator[Tracklet]) -> Iterator[Tracklet]:
+        """All of them, unless the thread is to end before it has begun."""
+        for tracklet in tracklets:
+            if self._stop.is_set():
+                return
+            yield tracklet
+
     def _step(self, engine: Engine, store: IdentityStore, reader: LogReader) -> bool:
         """Read and apply one group; False where there was nothing."""
         began = time.monotonic()
         entries = reader.read(self.position, limit=GROUP)
         if not entries:
             return False
-        for entry in entries:
+        for number, entry in enumerate(entries):
+            if number and self._stop.is_set():
+                entries = entries[:number]  # the rest is read at the next start
+                break
             if entry.position in self.left_out:
                 continue
             self._applying = entry.position
@@ -224,5 +235,8 @@ class AssociationWorker:
             checkpoint, self._checkpoint = self._checkpoint, False
         for one in deletions:
             checkpoint = store.delete_older(one.site, one.before_ns) > 0 or checkpoint
+        if self._cut_again is not None and time.monotonic() >= self._cut_again:
+            checkpoint = True
         if checkpoint:
-            store.checkpoint()
+            # A reader of another program may hold the WAL: it is tried again.
+            self._cut_again = None if store.checkpoint() else time.monotonic() + IDLE_S

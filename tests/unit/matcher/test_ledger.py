@@ -1,0 +1,152 @@
+"""The ledger's end and its write-ahead log: bounded in time, and nothing is lost by it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from matcher.errors import LedgerUnusable
+from matcher.ledger import Ledger
+from matcher.log import LogReader
+from matcher.query import ReadPool
+from matcher.records import Row
+from matcher.schema import connect, truncate_wal
+from reid.clock import SystemClock
+from tests.support.waiting import eventually
+
+WRITER = "a" * 32
+SECRET = b"what must leave the disk"
+
+
+def row(seq: int, body: bytes = b"x") -> Row:
+    return (WRITER, seq, bytes(32), f"{WRITER}/{seq}", seq, body)
+
+
+async def opened(folder: Path) -> Ledger:
+    ledger = Ledger(data_dir=folder, clock=SystemClock())
+    ledger.open(asyncio.get_running_loop())
+    return ledger
+
+
+async def append(ledger: Ledger, *rows: Row) -> None:
+    await ledger.run(
+        lambda store: store.append("site", "box", rows, now_ns=10**18, expired_before_ns=0)
+    )
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Another program in the middle of a read."""
+    with contextlib.closing(
+        sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+    ) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM log").fetchone()
+        yield
+
+
+def on_disk(folder: Path) -> bytes:
+    return b"".join(
+        path.read_bytes() for path in (folder / "ledger.db", folder / "ledger.db-wal")
+        if path.exists()
+    )  # fmt: skip
+
+
+def test_the_end_does_not_wait_for_another_programs_reader_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    async def work() -> None:
+        ledger = await opened(tmp_path)
+        with reading(ledger.path):
+            await append(ledger, *[row(seq) for seq in range(1, 101)])
+            await asyncio.wait_for(asyncio.to_thread(ledger.close), 5)
+            assert (tmp_path / "ledger.db-wal").stat().st_size > 0
+
+    asyncio.run(work())
+    reader = LogReader(data_dir=tmp_path)
+    found = [entry.seq for entry in reader.read(0, limit=1000)]
+    reader.close()
+
+    assert found == list(range(1, 101))
+
+
+def test_a_large_write_ahead_log_is_brought_home_as_far_as_time_allows(tmp_path: Path) -> None:
+    path = tmp_path / "large.db"
+    with contextlib.closing(connect(path)) as db:
+        db.execute("PRAGMA wal_autocheckpoint=0")
+        db.execute("PRAGMA synchronous=OFF")
+        db.execute("CREATE TABLE log(body BLOB)")
+        for _ in range(64):
+            db.execute("INSERT INTO log VALUES(?)", (bytes(1 << 20),))
+
+        in_time = truncate_wal(db, wait_s=0.0, within_s=0.001)
+        left = path.with_name("large.db-wal").stat().st_size
+        with_more_time = truncate_wal(db, wait_s=0.0, within_s=60.0)
+
+        assert not in_time
+        assert left > 0
+        assert with_more_time
+        assert path.with_name("large.db-wal").stat().st_size == 0
+        assert db.execute("SELECT count(*) FROM log").fetchone() == (64,)
+
+
+def test_deleted_rows_leave_the_disk_as_soon_as_another_programs_reader_lets_go(
+    tmp_path: Path,
+) -> None:
+    async def work() -> None:
+        ledger = await opened(tmp_path)
+        try:
+            await append(ledger, row(1, SECRET))
+            with reading(ledger.path):
+                await ledger.run(
+                    lambda store: store.delete_older("site", 10, limit=9), deletes=True
+                )
+                await ledger.run(ledger.checkpoint, deletes=True)
+                assert SECRET in on_disk(tmp_path)
+                await append(ledger, row(2))  # commits go on
+
+            await asyncio.to_thread(
+                eventually, lambda: SECRET not in on_disk(tmp_path), within_s=10
+            )
+        finally:
+            await asyncio.to_thread(ledger.close)
+
+    asyncio.run(work())
+
+
+def test_closing_the_readers_ends_a_long_read(tmp_path: Path) -> None:
+    endless = (
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) "
+        "SELECT count(began()) FROM n"
+    )
+    began = threading.Event()
+
+    def read(log: LogReader) -> None:
+        connection = log._connection()
+        connection.create_function("began", 0, began.set)
+        try:
+            connection.execute(endless).fetchone()
+        except sqlite3.Error as error:
+            raise LedgerUnusable(tmp_path, str(error), "") from error
+
+    async def work() -> None:
+        ledger = await opened(tmp_path)
+        pool = ReadPool(data_dir=tmp_path)
+        try:
+            reading = asyncio.create_task(pool.log(read))
+            await asyncio.to_thread(began.wait, 10)
+
+            await asyncio.wait_for(asyncio.to_thread(pool.close), 10)
+
+            with pytest.raises(LedgerUnusable, match="interrupted"):
+                await reading
+        finally:
+            await asyncio.to_thread(ledger.close)
+
+    asyncio.run(work())
