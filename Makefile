@@ -45,10 +45,12 @@ test: $(VENV)/.dev debian  ## run all tests
 
 check: lint types imports proto-fresh licences  ## what CI checks besides the tests
 
+# proto/v1.binpb is the wire of v1: after an additive change, buf build proto --exclude-source-info -o it.
 lint: $(VENV)/.dev  ## style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/buf lint proto
+	@$(BIN)/buf breaking proto --against proto/v1.binpb
 
 types: $(VENV)/.dev  ## types
 	@$(BIN)/mypy
