@@ -175,6 +175,7 @@ class Admission:
             state.lost_before_spool = 0
         if not self.streams.is_cloned(stream.box):
             state.alarms.pop("cloned", None)
+        stream.hole = known.hole
         self._hole(state, known.hole)
         _log.info(
             "box connected",
@@ -186,6 +187,22 @@ class Admission:
         )
         known.committed, known.skipped = joined(known.committed, known.skipped, held)
         return known
+
+    def explained(self, stream: BoxStream, keys: KeyRanges) -> None:
+        """Keys were told as skipped, or came after all: they are no hole any more."""
+        left = stream.hole.minus(keys)
+        if len(left) == len(stream.hole):
+            return
+        state = self._edges.get(*stream.box)
+        _log.info(
+            "keys of a hole explained",
+            site=state.site,
+            edge=state.edge_id,
+            keys=len(stream.hole) - len(left),
+            left=len(left),
+        )
+        stream.hole = left
+        self._hole(state, left)
 
     def _hole(self, state: EdgeState, hole: KeyRanges) -> None:
         if not hole:

@@ -27,6 +27,7 @@ class BoxStream:
     Attributes:
         box: (site, edge_id).
         unfinished: older writers of the box whose held rows are still to come.
+        hole: keys issued, not here and not held, that the box has not explained yet.
         heard_ns: monotonic time of the last message.
     """
 
@@ -52,6 +53,7 @@ class BoxStream:
         self.rate = RateLimit(limits.sightings_per_s)
         self.heartbeats = HeartbeatMemory()
         self.unfinished: dict[str, RangeSet] = {}
+        self.hole = KeyRanges()
         self.heard_ns = now_ns
         self.window = limits.window_sightings
         self.in_flight = 0

@@ -321,6 +321,8 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             )
         if result.erase:
             self._send_erase(stream, result.erase)
+        if stream.hole:
+            self._door.explained(stream, result.acked)
         if stream.unfinished:
             self._finish_writers(stream, result.acked)
 
@@ -393,8 +395,11 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
                     edge=edge_id,
                     writers=foreign,
                 )
-            elif stream.unfinished:
-                self._finish_writers(stream, told)
+            else:
+                if stream.hole:
+                    self._door.explained(stream, told)
+                if stream.unfinished:
+                    self._finish_writers(stream, told)
 
         self._ledger.submit(lambda store: store.skip(site, edge_id, ranges), done)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from matcher.client import MatcherClient
 from matcher.log import LogReader
 from matcher.store import LedgerStore
 from reid.clock import SystemClock
@@ -419,6 +420,43 @@ def test_a_hole_between_ledger_and_box_raises_an_alarm(tmp_path: Path) -> None:
             alarms = str(serving.server.readiness()["alarms"])
 
     assert "5 sightings were issued" in alarms
+
+
+@pytest.mark.parametrize(("told", "left"), [(5, 0), (3, 2)])
+def test_the_alarm_of_a_hole_goes_for_keys_that_the_box_then_tells_as_unreadable(
+    tmp_path: Path, told: int, left: int
+) -> None:
+    writer = secrets.token_hex(16)
+    with (
+        Serving(tmp_path) as serving,
+        Box(
+            serving.address,
+            writer_id=writer,
+            issued=[KeyRange(writer_id=writer, first=1, last=10)],
+            held=[KeyRange(writer_id=writer, first=6, last=10)],
+        ) as box,
+    ):
+        box.welcome()
+        alarms = serving.server.edges.get("site", "box").alarms
+        assert "5 sightings were issued" in alarms["hole"]
+        lost = ingest_pb2.SkippedRange(
+            range=KeyRange(writer_id=writer, first=1, last=told),
+            reason=ingest_pb2.SKIP_REASON_UNREADABLE,
+        )
+
+        box.send(skipped=ingest_pb2.Skipped(ranges=[lost]))
+
+        expected = f"{left} sightings were issued" if left else ""
+        eventually(
+            lambda: (
+                alarms.get("hole", "").startswith(expected) and bool(left) == ("hole" in alarms)
+            ),
+            within_s=10,
+            state=lambda: alarms,
+        )
+        with MatcherClient(serving.address) as client:
+            (edge,) = client.edges()
+        assert edge.skipped == told
 
 
 def test_the_ledger_belongs_to_one_server_at_a_time(tmp_path: Path) -> None:
