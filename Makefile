@@ -7,6 +7,7 @@ OUT ?= out
 EDGE_MODELS_DIR ?= $(wildcard ../shared/models)
 export EDGE_MODELS_DIR
 N ?= 500
+SEED ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: adapt reference peers tracking help demo test check lint types imports proto proto-fresh licences bench faults soak image clean debian
@@ -74,8 +75,8 @@ licences: $(VENV)/.dev  ## licences of what the box and the matcher depend on
 bench: $(VENV)/.dev  ## the short benchmarks, one after the other
 	@for name in box embed delivery; do echo "== $$name"; $(BIN)/python -m benchmarks.bench_$$name || exit 1; done
 
-faults: $(VENV)/.dev debian  ## N faults at random against a real box and matcher (N=500); docs/reliability.md
-	@$(BIN)/python -m tests.faults.run --n $(N)
+faults: $(VENV)/.dev debian  ## N faults at random against a real box and matcher (N=500 SEED=1); docs/reliability.md
+	@$(BIN)/python -m tests.faults.run --n $(N) --seed $(SEED)
 
 soak: $(VENV)/.dev debian  ## a day of delivery at an accelerated pace: does anything grow?
 	@rm -rf $(OUT)/soak && $(BIN)/python -m tests.faults.soak --out $(OUT)/soak

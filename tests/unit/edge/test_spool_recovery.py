@@ -262,6 +262,32 @@ def test_a_backlog_of_an_older_release_is_delivered(tmp_path: Path, schema: int)
     assert outcome.refilled == 2  # rows 1 and 2 were acked, and this ledger has none of them
 
 
+def test_every_schema_up_to_the_present_one_has_a_file_of_its_time() -> None:
+    found = {path.name for path in FIXTURES.glob("spool-schema-*.sqlite")}
+
+    assert found == {f"spool-schema-{schema}.sqlite" for schema in range(1, SCHEMA + 1)}
+
+
+def test_a_backlog_in_a_file_of_schema_2_is_delivered_with_all_that_stood_beside_it(
+    tmp_path: Path,
+) -> None:
+    shutil.copy(FIXTURES / "spool-schema-2.sqlite", tmp_path / "spool.sqlite")
+    writer = "22" * 16
+
+    with open_spool(tmp_path) as spool:
+        heads = [read_record(row.record) for row in taken(spool)]
+        outcome = spool.welcome(LEDGER, keys(writer, 1, 1), NONE)
+        dead = spool.counters().dead_letters
+
+    assert [(head.writer_id, head.seq) for head in heads] == [(writer, 5), (writer, 6)]
+    assert Sighting.FromString(heads[0].payload).tracklet_id == f"{writer}/5"
+    assert outcome.refilled == 1  # row 2 was acked, and this ledger lists row 1 alone
+    assert (dead, outcome.holes) == (1, 0)
+    assert {(e.range.first, e.range.last, e.reason) for e in outcome.tell} == {
+        (3, 3, pb.SKIP_REASON_DEAD_LETTER), (4, 4, pb.SKIP_REASON_ERASED)
+    }  # fmt: skip
+
+
 def test_the_record_is_the_wire_form_byte_for_byte() -> None:
     payload = Sighting(site="s", edge_id="e").SerializeToString()
     record = make_record("ab" * 16, 300, payload)
