@@ -71,7 +71,10 @@ ENV PATH=/opt/edge-reid/bin:$PATH \
 
 FROM common AS matcher
 COPY --from=build-matcher /opt/edge-reid /opt/edge-reid
+# /certs: where deploy/compose.yaml mounts the volumes that certificates are made in; an empty volume
+# takes its owner from here
 RUN install -d -o 10001 -g 10001 -m 700 /var/lib/edge-reid \
+      /certs /certs/server /certs/box /certs/box/box-1 \
     && install -d -m 755 /etc/edge-reid/tls
 USER 10001:10001
 WORKDIR /var/lib/edge-reid

@@ -16,6 +16,7 @@ app = typer.Typer(
 
 CertsDir = Annotated[Path, typer.Option("--dir", help="Folder of the CA.")]
 Days = Annotated[int, typer.Option(help="How long it holds.", min=1)]
+ExistOk = Annotated[bool, typer.Option("--exist-ok", help="One that exists is no error.")]
 Renew = Annotated[bool, typer.Option("--renew", help="Make a new one in place of the old.")]
 
 
@@ -24,9 +25,7 @@ def certs_init(
     folder: CertsDir = Path("certs"),
     name: Annotated[str, typer.Option(help="Name of the CA.")] = "edge-reid CA",
     days: Days = certificates.CA_DAYS,
-    exist_ok: Annotated[
-        bool, typer.Option("--exist-ok", help="An existing CA is no error.")
-    ] = False,
+    exist_ok: ExistOk = False,
 ) -> None:
     """Make the CA that signs all others. Its key ca-key.pem belongs on no box."""
     if exist_ok and (folder / "ca.pem").exists():
@@ -43,8 +42,11 @@ def certs_server(
     folder: CertsDir = Path("certs"),
     days: Days = certificates.DAYS,
     renew: Renew = False,
+    exist_ok: ExistOk = False,
 ) -> None:
     """Make the certificate of edge-match serve."""
+    if exist_ok and not renew and _there(folder / "server"):
+        return
     print(certificates.server(folder, hosts=host or [], days=days, renew=renew).cert.parent)
 
 
@@ -55,8 +57,11 @@ def certs_box(
     folder: CertsDir = Path("certs"),
     days: Days = certificates.DAYS,
     renew: Renew = False,
+    exist_ok: ExistOk = False,
 ) -> None:
     """Make a box's certificate: copy the folder to tls/ in the box's data folder."""
+    if exist_ok and not renew and _there(folder / "box" / name):
+        return
     files = certificates.box(folder, edge_id=name, site=site, days=days, renew=renew)
     print(files.cert.parent)
 
@@ -85,3 +90,11 @@ def certs_admin(
     """Make an admin's certificate: merge, split, forget, retention, calibrate."""
     files = certificates.admin(folder, name=name, query=query, days=days, renew=renew)
     print(files.cert.parent)
+
+
+def _there(folder: Path) -> bool:
+    """Whether a certificate is in a folder; says so."""
+    there = (folder / "cert.pem").exists() and (folder / "key.pem").exists()
+    if there:
+        print(f"{folder / 'cert.pem'} is there already")
+    return there
