@@ -1,8 +1,8 @@
 """Every key is accounted for: random walks of a box and a ledger that go back in time.
 
-Besides the spool's usual life, its database, or the ledger, is put back to an older copy. After every
-Welcome the keys that neither side has are exactly those that the spool counts as holes; no key that
-the ledger has is told as skipped, and none that the box still holds is told UNREADABLE.
+Besides the spool's usual life, its database, or the ledger, is put back to an older copy. After
+every Welcome the keys that neither side has are exactly those that the spool counts as holes; no
+key that the ledger has is told as skipped, and none that the box still holds is told UNREADABLE.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Walk:
             revision = self.number % 3 + 1
             new = new_sighting(self.number // 3, revision=revision, final=False, size=1400)
             taken += self.spool.put(new, timeout_s=0.2)
-        # Where all of the small file is in flight, the rest waits in the queue until it is released.
+        # Where all of the small file is in flight, the rest waits until it is released.
         if not self.spool.flush(0.2):
             for row in range(1, 100_000):
                 self.spool.release([row])
