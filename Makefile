@@ -10,7 +10,7 @@ N ?= 500
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: adapt reference peers tracking help demo test check lint types imports proto proto-fresh licences bench faults soak image clean debian
+.PHONY: adapt reference peers tracking help demo test check lint types imports proto proto-fresh licences bench faults fuzz soak image clean debian
 
 help:  # list the actions
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,19 @@ bench: $(VENV)/.dev  ## the short benchmarks, one after the other
 
 faults: $(VENV)/.dev debian  ## N faults at random against a real box and matcher (N=500 SEED=1); docs/reliability.md
 	@$(BIN)/python -m tests.faults.run --n $(N) --seed $(SEED)
+
+# atheris has wheels for few Pythons and is needed by nothing else: an environment of its own.
+build/fuzz/bin/python: $(VENV)/.dev
+	@$(PYTHON) -m venv build/fuzz
+	@build/fuzz/bin/python -m pip install --quiet atheris==3.0.0
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  >"$$(build/fuzz/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/box.pth"
+
+fuzz: build/fuzz/bin/python  ## coverage-guided fuzzing of rows, files, batches, settings, models
+	@for target in record pages marks batch settings model; do \
+	  PYTHONPATH=. build/fuzz/bin/python -m tests.fuzz.run $$target -max_total_time=60 \
+	    >build/fuzz/$$target.log 2>&1 || { tail -40 build/fuzz/$$target.log; exit 1; }; \
+	  echo "$$target: $$(grep ^Done build/fuzz/$$target.log)"; done
 
 soak: $(VENV)/.dev debian  ## a day of delivery at an accelerated pace: does anything grow?
 	@rm -rf $(OUT)/soak && $(BIN)/python -m tests.faults.soak --out $(OUT)/soak

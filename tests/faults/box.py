@@ -78,7 +78,7 @@ def observe(spool: Spool, journal: Journal) -> None:
             assert found is not None
             journal.write([_committed(found[1])])
 
-    SpoolEngine._appended = appended  # type: ignore[method-assign]
+    SpoolEngine._appended = appended  # type: ignore[method-assign,assignment]
     SpoolEngine.rekey = rekey  # type: ignore[method-assign]
     original_ack = spool.ack
 

@@ -1,0 +1,122 @@
+"""Coverage-guided fuzzing of whatever comes from outside: disk, wire, settings, model files.
+
+    make fuzz                       # or: python -m tests.fuzz.run TARGET -runs=N
+
+Needs atheris, which is in none of our environments by itself. A target fails by any exception but
+the one that its module promises; libFuzzer then writes the input to a file and exits non-zero. It
+prints how many inputs were tried.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+atheris: Any = importlib.import_module("atheris")
+
+with atheris.instrument_imports(include=["edge", "matcher", "reid"]):
+    from edge.onnx_tensors import NotProtobuf, stored_tensors
+    from edge.settings import SettingsError, load
+    from edge.spool_marks import read_marks
+    from edge.spool_record import make_record, read_record
+    from edge.spool_recovery import find_records, read_tables
+    from edge.spool_seal import Sealer
+    from matcher.validate import BatchCheck
+    from reid.v1.ingest_pb2 import Batch
+
+FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
+NOW = 1_790_000_000_000_000_000
+
+
+def record(data: bytes) -> None:
+    """A row of the spool is refused, or comes back as it was written."""
+    try:
+        head = read_record(data)
+    except ValueError:
+        return
+    again = make_record(head.writer_id, head.seq, head.payload, head.content_hash)
+    assert read_record(again) == head
+
+
+def pages(data: bytes) -> None:
+    """A damaged database and its WAL are read to the end."""
+    path = FOLDER / "spool.sqlite"
+    cut = len(data) // 2
+    path.write_bytes(b"SQLite format 3\0\x02\x00" + data[:cut])
+    path.with_name("spool.sqlite-wal").write_bytes(b"\x37\x7f\x06\x82" + data[cut:])
+    list(find_records(path, Sealer((bytes(32),))))
+    read_tables(path)
+
+
+def marks(data: bytes) -> None:
+    """Any file of marks can be read."""
+    path = FOLDER / "spool.marks"
+    path.write_bytes(data)
+    read_marks(path)
+
+
+def batch(data: bytes) -> None:
+    """Every record of a batch is stored or rejected by itself."""
+    source = atheris.FuzzedDataProvider(data)
+    message = Batch()
+    for _ in range(source.ConsumeIntInRange(0, 3)):
+        one = message.records.add()
+        one.key.writer_id = source.PickValueInList(["ab" * 16, "AB" * 16, ""])
+        one.key.seq = source.ConsumeIntInRange(0, (1 << 64) - 1)
+        one.content_hash = source.ConsumeBytes(32)
+        seen = one.sighting
+        seen.camera, seen.tracklet_id = source.ConsumeUnicodeNoSurrogates(140), "ab" * 16 + "/1"
+        seen.revision, seen.frame_width, seen.frame_height = 1, 640, source.ConsumeIntInRange(0, 9)
+        seen.first_seen.uncertainty_ms = source.ConsumeFloat()
+        embedding = seen.shots.add(quality=source.ConsumeFloat()).embeddings.add()
+        embedding.space_id, embedding.encoding = "space", source.ConsumeIntInRange(0, 4)
+        embedding.values, embedding.scale = source.ConsumeBytes(16), source.ConsumeFloat()
+    check = BatchCheck(
+        site="site", edge_id="box", spaces={"space": 4}, boot_id="boot", estimate=lambda _: None
+    )
+    checked = check.check(message, now_ns=NOW)
+    assert len(checked.rows) + len(checked.rejects) == len(message.records)
+
+
+def settings(data: bytes) -> None:
+    """A settings file is taken, or refused with a place in it."""
+    path = FOLDER / "edge.toml"
+    path.write_bytes(data)
+    try:
+        load(file=path, environ={}, flags={})
+    except SettingsError:
+        return
+
+
+def model(data: bytes) -> None:
+    """A model file's tensors are listed, or it is said not to be one."""
+    try:
+        list(stored_tensors(data))
+    except NotProtobuf:
+        return
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "record": record,
+    "pages": pages,
+    "marks": marks,
+    "batch": batch,
+    "settings": settings,
+    "model": model,
+}
+
+
+def main() -> None:
+    """The first argument names the target, the others are libFuzzer's."""
+    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
+        raise SystemExit(f"which target? one of {', '.join(TARGETS)}")
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
