@@ -23,6 +23,7 @@ from typing import Any
 import structlog
 from rich.console import Console
 
+from edge.collect import Collector
 from edge.config import Config, SourceConfig
 from edge.embedded import EmbeddedMatcher
 from edge.exit_codes import ExitCode
@@ -95,6 +96,7 @@ class Box:
             self._models = self._open_models()
             self._matcher = self._start_matcher()
             self._preview = self._start_preview()
+            self._collector = self._start_collector()
             self._start_status()
             self._spool = Spool(
                 config=config.spool,
@@ -183,6 +185,22 @@ class Box:
         server.start()
         self._stack.callback(server.stop)
 
+    def _start_collector(self) -> Collector | None:
+        config = self._config.collect
+        if config.folder is None:
+            return None
+        collector = Collector(config=config, on_fault=self._thread_died)
+        collector.start()
+        self._stack.callback(collector.stop)
+        log.warning(
+            "crops of people are kept on this box (--collect); nothing of them is sent",
+            folder=str(config.folder),
+            hours=config.max_hours,
+            max_bytes=config.max_bytes,
+            deleted_after_hours=config.keep_hours,
+        )
+        return collector
+
     def _make_uplink(self) -> Uplink:
         self._config = self._config.model_copy(
             update={"uplink": self._config.uplink.model_copy(update={"matchers": self._addresses})}
@@ -263,6 +281,7 @@ class Box:
             numbers=self._numbers,
             status=self._status,
             tracks=self._tracks_of(source.name),
+            keep=None if self._collector is None else self._collector.put,
         )
 
     def _tracks_of(self, camera: str) -> MotFile | None:
@@ -336,6 +355,7 @@ class Box:
         self._status.capture_to_spool.replace(latencies["capture_to_spool"])
         self._status.capture_to_ack.replace(latencies["capture_to_ack"])
         self._status.warn("spool", spool.degraded or None)
+        self._status.warn("collect", None if self._collector is None else self._collector.told())
         return DeliverySnapshot(
             committed=spool.committed,
             acked=spool.acked,

@@ -220,6 +220,18 @@ def run(
             metavar="FILE", help="Write tracks in MOTChallenge format.", rich_help_panel=_SEEN
         ),
     ] = None,
+    collect: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep crops of people here, on this box, to adapt a model; off by default.",
+            rich_help_panel=_SEEN,
+        ),
+    ] = None,
+    collect_keep: Annotated[
+        float | None,
+        typer.Option(metavar="HOURS", help="Delete older crops.", rich_help_panel=_SEEN),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     if version:
@@ -258,6 +270,8 @@ def run(
         put(("status", "metrics"), metrics, "--metrics")
         put(("status", "preview"), preview, "--preview")
         put(("tracks",), tracks, "--tracks")
+        put(("collect", "folder"), collect, "--collect")
+        put(("collect", "keep_hours"), collect_keep, "--collect-keep")
         file = config or (Path(value) if (value := os.environ.get("EDGE_CONFIG")) else None)
 
         def reread() -> Config:

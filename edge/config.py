@@ -214,6 +214,21 @@ class UplinkConfig(Section):
         return self
 
 
+class CollectConfig(Section):
+    """Crops of people kept on this box for adapting a model; off unless a folder is given."""
+
+    folder: Path | None = Field(None, description="Where crops are kept. Unset: none are.")
+    max_hours: Annotated[float, Field(gt=0)] = Field(
+        24.0, description="Collecting ends so long after the start."
+    )
+    max_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
+        1 << 30, description="No crop is written while so much is in the folder."
+    )
+    keep_hours: Annotated[float, Field(gt=0)] = Field(
+        168.0, description="Older crops are deleted while the box runs with this folder."
+    )
+
+
 class StatusConfig(Section):
     """What the box shows."""
 
@@ -259,6 +274,7 @@ class Config(Section):
     spool: SpoolConfig = SpoolConfig()
     uplink: UplinkConfig = UplinkConfig()
     status: StatusConfig = StatusConfig()
+    collect: CollectConfig = CollectConfig()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Config:

@@ -95,6 +95,7 @@ class CameraPipeline:
         numbers: gives tracklet numbers, shared by all cameras.
         status: where frames, people and durations are counted.
         tracks: where tracks are written, or None.
+        keep: is given camera, tracklet and crop of every shot, where the owner collects them.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class CameraPipeline:
         numbers: Iterator[int],
         status: BoxStatus,
         tracks: MotFile | None = None,
+        keep: Callable[[str, int, Image], None] | None = None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.camera = camera
@@ -121,6 +123,7 @@ class CameraPipeline:
         self._status = status
         self._counts = status.counts[camera]
         self._tracks = tracks
+        self._keep = keep
         self._now_s = now_s
         self._size: tuple[int, int] | None = None
         self._last: Frame | None = None
@@ -244,6 +247,9 @@ class CameraPipeline:
             tracker.remember(candidate.tracklet, vectors[i])
             of_each = {space: rows[i] for space, rows in spaces.items() if i < len(rows)}
             shots.append((candidate.tracklet, _shot(frame, candidate, of_each)))
+            if self._keep is not None:
+                crop = crops_of(frame.image, candidate.box[None])[0]
+                self._keep(self.camera, candidate.tracklet, crop)
         return shots
 
     def _embed_main(self, image: Image, boxes: Floats) -> Floats:

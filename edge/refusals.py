@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from edge.collect import CollectError
 from edge.embedded import EmbeddedError
 from edge.exit_codes import ExitCode
 from edge.identity import EdgeIdMismatch, IdentityUnreadable, InvalidEdgeId
@@ -36,6 +37,7 @@ def refusals() -> Iterator[None]:
         EdgeIdMismatch,
         InvalidEdgeId,
         EmbeddedError,
+        CollectError,
         TlsError,
         WebError,
         TracksFileError,

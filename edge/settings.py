@@ -42,6 +42,8 @@ FLAG_PATHS: dict[str, tuple[str, ...]] = {
     "LOG": ("status", "log"),
     "METRICS": ("status", "metrics"),
     "PREVIEW": ("status", "preview"),
+    "COLLECT": ("collect", "folder"),
+    "COLLECT_KEEP": ("collect", "keep_hours"),
 }
 # Read by the command line itself (edge.cli), not keys of Config.
 RESERVED_ENV = frozenset({"RTSP", "SOURCE", "CONFIG"})

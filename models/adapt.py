@@ -33,7 +33,13 @@ from models.augment import augment, normalise, uniforms
 from models.data.sampler import PKSampler
 from models.data.store import open_images
 from models.export import describe, input_spec, space_of, to_onnx, today, write_model
-from models.gds import GlobalDistanceSeparation, pair_distances
+from models.gds import (
+    FStatisticLoss,
+    GlobalDistanceSeparation,
+    GlobalLoss,
+    HistogramLoss,
+    pair_distances,
+)
 from models.losses import batch_hard_triplet
 from models.neighbours import clusters, jaccard_graph
 from models.osnet import EMBEDDING_SIZE, OSNet
@@ -45,7 +51,7 @@ from reid.site_map import Separation
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-LOSSES = ("baseline", "gds", "gds-h")
+LOSSES = ("baseline", "gds", "gds-h", "histogram", "f-statistic", "global")
 LEAST_IMAGES = 200
 LARGEST_SHARE = 0.2  # of all images in one cluster: the clusters have run together
 HELD_SHARE = 0.1  # of the first clusters; never trained on, their pairs judge
@@ -62,8 +68,9 @@ class PictureRecipe:
     """How a checkpoint is adapted.
 
     Attributes:
-        loss: "baseline", "gds" (L_GDS) or "gds-h" (with hard mining).
-        gds_weight: of GDS beside cross-entropy and triplet.
+        loss: "baseline", "gds" (L_GDS), "gds-h" (with hard mining), or one that the paper compares
+            them with: "histogram", "f-statistic", "global".
+        gds_weight: of that loss beside cross-entropy and triplet.
         epochs: rounds of clustering and training.
         steps: batches of an epoch; 0: each image once.
         height, width: of the input, pixels.
@@ -149,11 +156,9 @@ class Adaptation:
         self._optimiser = torch.optim.Adam(
             self.network.parameters(), recipe.learning_rate, weight_decay=5e-4
         )
-        self._gds: GlobalDistanceSeparation | None = None
-        if recipe.loss != "baseline":
-            self._gds = GlobalDistanceSeparation(
-                hard_weight=0.5 if recipe.loss == "gds-h" else 0.0
-            ).to(self._device)
+        self._gds = _separating(recipe.loss)
+        if self._gds is not None:
+            self._gds.to(self._device)
         self.epoch = 0
         out.mkdir(parents=True, exist_ok=True)
         if self._last.exists():
@@ -250,7 +255,7 @@ class Adaptation:
             name: round(value / len(batches), 4) for name, value in sums.items()
         }
         line |= {"clusters": int(people.max()) + 1, "clustered": round(len(known) / len(labels), 3)}
-        if self._gds is not None:
+        if isinstance(self._gds, GlobalDistanceSeparation):
             names = ("mean_positive", "std_positive", "mean_negative", "std_negative")
             line |= dict(zip(names, (round(v, 4) for v in self._gds.moments), strict=True))
         return line
@@ -263,7 +268,9 @@ class Adaptation:
             "triplet": batch_hard_triplet(before, people, self._recipe.margin),
         }
         if self._gds is not None:
-            told["gds"] = self._recipe.gds_weight * self._gds(*pair_distances(direction, people))
+            told["separation"] = self._recipe.gds_weight * self._gds(
+                *pair_distances(direction, people)
+            )
         return told
 
     def _tensor(self, rows: Ints) -> Tensor:
@@ -318,6 +325,20 @@ class Adaptation:
         if self._gds is not None:
             self._gds.load_state_dict(saved["gds"])
         self.epoch = int(saved["epoch"])
+
+
+def _separating(loss: str) -> nn.Module | None:
+    """The loss on the two distributions of distances; None for the baseline."""
+    match loss:
+        case "gds" | "gds-h":
+            return GlobalDistanceSeparation(hard_weight=0.5 if loss == "gds-h" else 0.0)
+        case "histogram":
+            return HistogramLoss()
+        case "f-statistic":
+            return FStatisticLoss()
+        case "global":
+            return GlobalLoss()
+    return None
 
 
 def _plain(recipe: PictureRecipe) -> dict[str, Any]:

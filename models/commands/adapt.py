@@ -37,7 +37,12 @@ def adapt(
     images: Annotated[
         Path | None, typer.Option(help="Folder or tar of crops of people, named in any way.")
     ] = None,
-    loss: Annotated[str, typer.Option(help="baseline, gds or gds-h.")] = "gds-h",
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="With --images: baseline, gds, gds-h; to compare: histogram, f-statistic, global."
+        ),
+    ] = "gds-h",
     out: Annotated[
         Path | None, typer.Option(help="With --images: folder of the run and its model.")
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from models import checkpoints
-from models.adapt import Adaptation, AdaptError, PictureRecipe, adapt_pictures
+from models.adapt import LOSSES, Adaptation, AdaptError, PictureRecipe, adapt_pictures
 from models.osnet import Architecture, OSNet
 from models.recipe import Augment
 from reid.card import card_path, read_card
@@ -91,6 +92,19 @@ def test_another_recipe_does_not_go_on_in_the_same_folder(
         Adaptation(
             checkpoint, crops, tmp_path, recipe=replace(QUICK, loss="baseline"), least_images=100
         )
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains(loss: str, crops: Path, checkpoint: Path, tmp_path: Path) -> None:
+    run = Adaptation(
+        checkpoint, crops, tmp_path, recipe=replace(QUICK, loss=loss, steps=2), least_images=100
+    )
+
+    run.train(stop_after_epochs=1)
+
+    line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert ("separation" in line) == (loss != "baseline")
+    assert np.isfinite(list(line.values())).all()
 
 
 def test_too_few_images_make_no_model(crops: Path, checkpoint: Path, tmp_path: Path) -> None:

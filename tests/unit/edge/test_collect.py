@@ -1,0 +1,124 @@
+"""Crops kept for adaptation: whose they are, how many, how long, and what a full disk does."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.collect import CollectError, Collector
+from edge.config import CollectConfig
+from models.data.store import open_images
+from tests.support.waiting import eventually
+
+WITHIN_S = 10.0
+
+
+def crop(seed: int = 1) -> np.ndarray:
+    rise = np.linspace(0, 200, 64, dtype=np.uint8)[:, None, None]
+    return np.tile(rise, (1, 32, 3)) + np.uint8(seed)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+def collector(folder: Path, *, now_s: Clock | None = None, **config: float) -> Collector:
+    def on_fault(name: str, fault: BaseException) -> None:
+        raise AssertionError(name) from fault
+
+    made = Collector(
+        config=CollectConfig.model_validate({"folder": folder, **config}),
+        on_fault=on_fault,
+        now_s=now_s or Clock(),
+    )
+    made.start()
+    return made
+
+
+def test_crops_are_files_of_the_owner_alone_and_can_be_read_as_images(tmp_path: Path) -> None:
+    folder = tmp_path / "crops"
+    kept = collector(folder)
+
+    kept.put("door", 7, crop(1))
+    kept.put("yard", 8, crop(2))
+    kept.stop()
+
+    names = sorted(path.name for path in folder.iterdir())
+    assert [(name.split("_")[0][-6:], name.split("_")[1]) for name in names] == [
+        ("000007", "c1"),
+        ("000008", "c2"),
+    ]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    with open_images(folder) as images:
+        assert len(images.files("")) == 2
+    read = cv2.imread(str(folder / names[0]))
+    assert read is not None and np.abs(read.astype(int) - crop(1)).mean() < 4
+    assert "on this box" in (kept.told() or "")
+
+
+def test_no_more_is_written_than_the_cap_allows_and_it_is_said(tmp_path: Path) -> None:
+    kept = collector(tmp_path / "crops", max_bytes=1 << 20)
+    (tmp_path / "crops" / "old.jpg").write_bytes(b"x" * (1 << 20))
+    kept.sweep()
+
+    kept.put("door", 1, crop())
+    kept.stop()
+
+    assert (kept.written, kept.dropped) == (0, 1)
+    assert "are allowed" in (kept.told() or "")
+
+
+def test_old_crops_are_deleted_and_collecting_ends_after_its_hours(tmp_path: Path) -> None:
+    clock = Clock()
+    old = tmp_path / "crops" / "000001_c1_x-000001.jpg"
+    old.parent.mkdir()
+    old.write_bytes(b"x")
+    os.utime(old, (1, 1))
+
+    kept = collector(tmp_path / "crops", now_s=clock, max_hours=1.0, keep_hours=2.0)
+    clock.s = 3601.0
+    kept.put("door", 1, crop())
+    kept.stop()
+
+    assert list(old.parent.iterdir()) == []
+    assert kept.told() is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_full_disk_is_counted_and_said_and_over_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = collector(tmp_path / "crops")
+    real = os.open
+
+    def full(path: Path, flags: int, mode: int = 0o600) -> int:
+        return real("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr("edge.collect.os.open", full)
+    kept.put("door", 1, crop())
+    eventually(lambda: kept.dropped == 1, within_s=WITHIN_S)
+    said = kept.told() or ""
+    monkeypatch.undo()
+    kept.put("door", 1, crop())
+    kept.stop()
+
+    assert "No space left" in said and "1 crops lost" in said
+    assert kept.written == 1
+    assert kept.problem == ""
+
+
+def test_a_folder_that_cannot_be_made_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(CollectError, match="file/crops"):
+        collector(tmp_path / "file" / "crops")
