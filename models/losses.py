@@ -6,6 +6,7 @@ finite input. Classification itself is `torch.nn.functional.cross_entropy` with 
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -35,6 +36,26 @@ def batch_hard_triplet(features: Tensor, people: Tensor, margin: float) -> Tenso
     nearest = distances.masked_fill(same, float("inf")).amin(1)
     gap = farthest - nearest
     return (F.relu(gap + margin) if margin > 0 else F.softplus(gap)).mean()
+
+
+def supervised_contrastive(embedding: Tensor, people: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of picking an anchor's own person among all other images of the batch.
+
+    Args:
+        embedding: (n, d), compared by cosine.
+        people: (n,) labels; every person needs two images.
+        temperature: of the similarities; small ones look at the hardest strangers alone.
+    Returns:
+        Scalar ≥ 0. From random weights it learns where the batch-hard triplet's hardest pairs do
+        not, since every pair of the batch takes part.
+    Source: Khosla et al., arXiv 2004.11362, equation 2.
+    """
+    unit = F.normalize(embedding.float(), dim=1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    similarity = (unit @ unit.T / temperature).masked_fill(itself, float("-inf"))
+    told = F.log_softmax(similarity, 1).masked_fill(itself, 0.0)
+    positive = (people[:, None] == people[None, :]) & ~itself
+    return -((told * positive).sum(1) / positive.sum(1).clamp(min=1)).mean()
 
 
 def distil_classes(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -82,6 +82,10 @@ class Losses:
     """Weights of the losses; 0 turns one off.
 
     Attributes:
+        classes: weight of the classifier's cross-entropy.
+        classes_from_epoch: epochs before it joins, where another loss teaches faster at first.
+        contrastive: weight of the supervised contrastive loss (arXiv 2004.11362) on embeddings.
+        contrastive_temperature: of its similarities.
         smoothing: label smoothing of the classifier's cross-entropy (arXiv 1512.00567).
         triplet: weight of the batch-hard triplet loss (arXiv 1703.07737).
         margin: its margin; 0 takes the soft margin.
@@ -92,6 +96,10 @@ class Losses:
         temperature: softens both classifiers' outputs for distillation.
     """
 
+    classes: float = 1.0
+    classes_from_epoch: int = 0
+    contrastive: float = 0.0
+    contrastive_temperature: float = 0.1
     smoothing: float = 0.1
     triplet: float = 1.0
     margin: float = 0.3
@@ -106,7 +114,9 @@ class Optimise:
     """How the weights move.
 
     Attributes:
-        optimiser: "adamw" or "sgd" (Nesterov momentum 0.9).
+        optimiser: "adamw"; "sgd" (Nesterov momentum 0.9); or "muon", whose steps of the matrices
+            are orthogonal (models/muon.py), with AdamW for the rest.
+        classifier_rate: the identity classifier's learning rate, as a factor of the others'.
         learning_rate: the peak, after warm-up.
         weight_decay: on weights of convolutions and linear layers only.
         warmup_steps: linear rise to the peak.
@@ -116,8 +126,9 @@ class Optimise:
         precision: "float32", or "bfloat16" for mixed precision.
     """
 
-    optimiser: Literal["adamw", "sgd"] = "adamw"
+    optimiser: Literal["adamw", "sgd", "muon"] = "adamw"
     learning_rate: float = 2e-3
+    classifier_rate: float = 1.0
     weight_decay: float = 0.02
     warmup_steps: int = 500
     schedule: Literal["cosine", "steps"] = "cosine"

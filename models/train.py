@@ -23,19 +23,27 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from models import checkpoints, ranking
+from models import checkpoints, fused, ranking
 from models.augment import augment, normalise, uniforms
 from models.data.pack import Pack, load_packs
 from models.data.sampler import PKSampler
-from models.losses import batch_hard_triplet, distil_classes, distil_relations
+from models.fused import Kernels, NoKernelsError
+from models.losses import (
+    batch_hard_triplet,
+    distil_classes,
+    distil_relations,
+    supervised_contrastive,
+)
+from models.muon import Muon
 from models.osnet import OSNet
 from models.recipe import Optimise, Recipe, RecipeError, Stage
 
 EVALUATE_BATCH = 256
 NO_DECAY_BELOW = 2  # biases and norms have one dimension
+SMALLEST_MATRIX = 8  # rows and columns from which Muon's step is worth its cost
 
 
 class Run:
@@ -80,7 +88,8 @@ class Run:
             own.update(start.state_dict())
             self.network.load_state_dict(own)
         self._average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self._optimiser = _optimiser(self.network, recipe.optimise)
+        self._optimisers = _optimisers(self.network, recipe.optimise)
+        self._kernels = self._kernels_for_this()
         self._teacher: OSNet | None = None
         if recipe.teacher:
             self._teacher = checkpoints.load(folder / recipe.teacher, heads=True).to(self._device)
@@ -155,19 +164,30 @@ class Run:
             images = augment(images, random, self.recipe.augment)
         images = images.contiguous(memory_format=torch.channels_last)
         people = self._labels[chosen]
-        for group in self._optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, self.steps, optimise)
+        rate = learning_rate(self.step, self.steps, optimise)
+        for optimiser in self._optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["rate"]
 
         self.network.train()
         mixed = torch.autocast(
             self._device.type, torch.bfloat16, enabled=optimise.precision == "bfloat16"
         )
-        with mixed:
-            before, embedding, logits = self.network.heads(images)
+        if self._kernels is not None:
+            before, embedding, logits = fused.heads(self.network, images, self._kernels)
+        else:
+            with mixed:
+                before, embedding, logits = self.network.heads(images)
         assert logits is not None  # the run's network always has a classifier
-        told = {
-            "classes": F.cross_entropy(logits.float(), people, label_smoothing=losses.smoothing)
-        }
+        told: dict[str, Tensor] = {}
+        if losses.classes and epoch >= losses.classes_from_epoch:
+            told["classes"] = losses.classes * F.cross_entropy(
+                logits.float(), people, label_smoothing=losses.smoothing
+            )
+        if losses.contrastive:
+            told["contrastive"] = losses.contrastive * supervised_contrastive(
+                embedding, people, losses.contrastive_temperature
+            )
         if losses.triplet and epoch >= losses.triplet_from_epoch:
             told["triplet"] = losses.triplet * batch_hard_triplet(before, people, losses.margin)
         if self._teacher is not None:
@@ -182,14 +202,29 @@ class Run:
                     embedding, taught
                 )
         total = torch.stack(list(told.values())).sum()
-        self._optimiser.zero_grad()
+        for optimiser in self._optimisers:
+            optimiser.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
+        for optimiser in self._optimisers:
+            optimiser.step()
         self._update_average(optimise.ema)
         self.step += 1
         values = {name: float(loss.detach()) for name, loss in told.items()}
         values["right"] = float((logits.argmax(1) == people).float().mean())
         return values
+
+    def _kernels_for_this(self) -> Kernels | None:
+        """Kernels of our own where they exist for device, precision and architecture."""
+        recipe = self.recipe
+        if self._device.type != "cpu" or recipe.optimise.precision != "float32":
+            return None
+        if not fused.supported(self.network) or torch.get_num_threads() > 1:
+            return None
+        try:
+            return Kernels.build()
+        except NoKernelsError as error:
+            tqdm.write(f"training with torch's own operators, about twice as slow: {error}")
+            return None
 
     def averaged(self) -> OSNet:
         """The network with averaged weights, for evaluation and export."""
@@ -225,7 +260,7 @@ class Run:
             self._last,
             self.network,
             ema=self._average,
-            optimiser=self._optimiser.state_dict(),
+            optimisers=[optimiser.state_dict() for optimiser in self._optimisers],
             step=self.step,
             steps=self.steps,
             name=self.recipe.name,
@@ -243,7 +278,8 @@ class Run:
             )
         checkpoints.load_strictly(self.network, saved["model"], self._last)
         self._average = {k: v.to(self._device) for k, v in saved["ema"].items()}
-        self._optimiser.load_state_dict(saved["optimiser"])
+        for optimiser, state in zip(self._optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
         self.step = int(saved["step"])
 
     def _images(self, stage: Stage) -> Tensor:
@@ -280,16 +316,40 @@ def learning_rate(step: int, steps: int, how: Optimise) -> float:
     return float(how.learning_rate * 0.1 ** sum(step / steps >= m for m in how.milestones))
 
 
-def _optimiser(network: nn.Module, how: Optimise) -> torch.optim.Optimizer:
-    decayed = [p for p in network.parameters() if p.dim() >= NO_DECAY_BELOW]
-    others = [p for p in network.parameters() if p.dim() < NO_DECAY_BELOW]
+def _optimisers(network: OSNet, how: Optimise) -> list[torch.optim.Optimizer]:
+    """One, or two where Muon has the matrices; each group's `rate` scales the learning rate."""
+    classifier = list(network.classifier.parameters()) if network.classifier is not None else []
+    apart = {id(p) for p in classifier}
+    body = [p for p in network.parameters() if id(p) not in apart]
+    decay = how.weight_decay
+    found: list[torch.optim.Optimizer] = []
+    if how.optimiser == "muon":
+        matrices = [p for p in body if p.dim() >= NO_DECAY_BELOW and _is_matrix(p)]
+        found.append(Muon(matrices, how.learning_rate, weight_decay=decay))
+        found[0].param_groups[0]["rate"] = 1.0
+        taken = {id(p) for p in matrices}
+        body = [p for p in body if id(p) not in taken]
     groups = [
-        {"params": decayed, "weight_decay": how.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p in body if p.dim() >= NO_DECAY_BELOW], "weight_decay": decay},
+        {"params": [p for p in body if p.dim() < NO_DECAY_BELOW], "weight_decay": 0.0},
+        {"params": classifier, "weight_decay": decay},
     ]
+    for group, rate in zip(groups, (1.0, 1.0, how.classifier_rate), strict=True):
+        group["rate"] = rate
     if how.optimiser == "sgd":
-        return torch.optim.SGD(groups, how.learning_rate, momentum=0.9, nesterov=True, foreach=True)
-    return torch.optim.AdamW(groups, how.learning_rate, foreach=True)
+        found.append(
+            torch.optim.SGD(groups, how.learning_rate, momentum=0.9, nesterov=True, foreach=True)
+        )
+    else:
+        found.append(torch.optim.AdamW(groups, how.learning_rate, foreach=True))
+    return found
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    """Whether there are directions to tell apart: not so in a depthwise kernel or a tiny gate."""
+    rows, columns = parameter.flatten(1).shape
+    depthwise = parameter.dim() > NO_DECAY_BELOW and parameter.shape[1] == 1
+    return not depthwise and min(rows, columns) >= SMALLEST_MATRIX
 
 
 def _resized(images: NDArray[np.uint8], stage: Stage) -> Tensor:
@@ -328,7 +388,7 @@ def plot(folder: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for name in ("classes", "triplet", "distil_logits", "distil_relations"):
+    for name in ("classes", "contrastive", "triplet", "distil_logits", "distil_relations"):
         points = [(line["epoch"], line[name]) for line in lines if name in line]
         if points:
             axes.plot(*zip(*points, strict=True), label=name)

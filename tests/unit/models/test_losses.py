@@ -7,7 +7,13 @@ import math
 import pytest
 import torch
 
-from models.losses import batch_hard_triplet, distil_classes, distil_relations, euclidean
+from models.losses import (
+    batch_hard_triplet,
+    distil_classes,
+    distil_relations,
+    euclidean,
+    supervised_contrastive,
+)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.3])
@@ -77,3 +83,31 @@ def test_a_student_that_follows_the_gradient_comes_to_its_teacher() -> None:
         optimiser.step()
 
     assert float(distil_classes(student, teacher, 2.0).detach()) < 0.1 * first
+
+
+def test_contrastive_loss_is_equation_2_of_the_paper() -> None:
+    generator = torch.Generator().manual_seed(4)
+    embedding = torch.randn(6, 5, generator=generator)
+    people = [0, 0, 0, 1, 1, 2]
+
+    loss = supervised_contrastive(embedding, torch.tensor(people), 0.2)
+
+    unit = [row / row.norm() for row in embedding.double()]
+    total = 0.0
+    for i in range(6):
+        others = [a for a in range(6) if a != i]
+        below = sum(math.exp(float(unit[i] @ unit[a]) / 0.2) for a in others)
+        positives = [p for p in others if people[p] == people[i]]
+        for p in positives:
+            above = math.exp(float(unit[i] @ unit[p]) / 0.2)
+            total -= math.log(above / below) / len(positives)
+    assert float(loss) == pytest.approx(total / 6, rel=1e-5)
+
+
+def test_contrastive_gradient_is_finite_for_a_person_alone() -> None:
+    embedding = torch.randn(3, 4, generator=torch.Generator().manual_seed(5)).requires_grad_()
+
+    supervised_contrastive(embedding, torch.tensor([0, 1, 1]), 0.1).backward()
+
+    assert embedding.grad is not None
+    assert torch.isfinite(embedding.grad).all()
