@@ -3,9 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= out
-# Reference models for as long as the project's own weights are not all there; ours win.
-EDGE_MODELS_DIR ?= $(wildcard ../shared/models)
-export EDGE_MODELS_DIR
 N ?= 500
 SEED ?= 1
 
