@@ -94,13 +94,17 @@ def test_the_verdict_sees_a_content_that_stands_twice() -> None:
 def test_a_hole_that_a_restored_ledger_left_needs_an_alarm() -> None:
     captured = _captured(s1=HASH_A)
     captured.acked.add(("w", 1))
+    captured.holes = 1
     forgotten = {("w", 1)}
 
     silent = judge(captured, Ledger(), [SpoolState()], forgotten=forgotten)
     alarmed = judge(captured, Ledger(), [SpoolState()], forgotten=forgotten, alarmed=True)
+    captured.holes = 2
+    miscounted = judge(captured, Ledger(), [SpoolState()], forgotten=forgotten, alarmed=True)
 
     assert (alarmed.holes, alarmed.lost, alarmed.holds) == (1, 0, True)
     assert not silent.holds
+    assert any("the box counts 2" in problem for problem in miscounted.problems)
 
 
 def test_the_verdict_sees_another_content_under_a_key() -> None:
