@@ -34,7 +34,9 @@ from models.osnet import AggregationGate, ConvBNReLU, Linear1x1, Lite3x3, OmniSc
 
 SIZES = (16, 24, 32, 48, 64, 96, 128)  # channels that kernels.cpp is compiled for
 MOST_CHANNELS = 512
-FLAGS = ("-O3", "-march=native", "-ffast-math", "-fPIC", "-shared", "-std=c++17")
+# Not -ffast-math: a library linked with it turns denormal numbers off for the whole process.
+FAST = ("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math")
+FLAGS = ("-O3", "-march=native", *FAST, "-fPIC", "-shared", "-std=c++17")
 COMPILE_TIMEOUT_S = 180
 
 
@@ -62,7 +64,9 @@ class Kernels:
         if cache is None:
             home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
             cache = Path(home) / "edge-reid"
-        key = hashlib.sha256(source + _processor().encode()).hexdigest()[:16]
+        key = hashlib.sha256(source + " ".join(FLAGS).encode() + _processor().encode()).hexdigest()[
+            :16
+        ]
         built = cache / f"osnet-kernels-{key}.so"
         if not built.exists():
             _compile(compiler, source, built)

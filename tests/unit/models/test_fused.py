@@ -20,6 +20,13 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     return Kernels.build(tmp_path_factory.mktemp("cache"))
 
 
+def test_the_kernels_leave_the_arithmetic_of_the_process_alone(kernels: Kernels) -> None:
+    smallest = float.fromhex("0x1p-1022")
+
+    assert kernels.library is not None
+    assert smallest / 2 > 0
+
+
 @pytest.mark.parametrize("normalisation", ["plain", "ibn", "ain"])
 @pytest.mark.parametrize("width", [0.25, 0.5])
 def test_a_step_with_the_kernels_is_a_step_of_torch(
