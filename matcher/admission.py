@@ -176,7 +176,8 @@ class Admission:
         if not self.streams.is_cloned(stream.box):
             state.alarms.pop("cloned", None)
         stream.hole = known.hole
-        self._hole(state, known.hole)
+        if not stream.hole:
+            state.alarms.pop("hole", None)
         _log.info(
             "box connected",
             site=site,
@@ -187,6 +188,11 @@ class Admission:
         )
         known.committed, known.skipped = joined(known.committed, known.skipped, held)
         return known
+
+    def has_explained(self, stream: BoxStream) -> None:
+        """The box has had its chance to tell what it skipped: what is left is a hole."""
+        stream.hole_is_sure = True
+        self._hole(self._edges.get(*stream.box), stream.hole)
 
     def explained(self, stream: BoxStream, keys: KeyRanges) -> None:
         """Keys were told as skipped, or came after all: they are no hole any more."""
@@ -202,7 +208,8 @@ class Admission:
             left=len(left),
         )
         stream.hole = left
-        self._hole(state, left)
+        if stream.hole_is_sure or not left:
+            self._hole(state, left)
 
     def _hole(self, state: EdgeState, hole: KeyRanges) -> None:
         if not hole:

@@ -28,6 +28,7 @@ class BoxStream:
         box: (site, edge_id).
         unfinished: older writers of the box whose held rows are still to come.
         hole: keys issued, not here and not held, that the box has not explained yet.
+        hole_is_sure: the box has had its chance to explain them; what is left is an alarm.
         heard_ns: monotonic time of the last message.
     """
 
@@ -54,16 +55,31 @@ class BoxStream:
         self.heartbeats = HeartbeatMemory()
         self.unfinished: dict[str, RangeSet] = {}
         self.hole = KeyRanges()
+        self.hole_is_sure = False
         self.heard_ns = now_ns
         self.window = limits.window_sightings
         self.in_flight = 0
         self.goodbye: ingest_pb2.Goodbye | None = None
         self._bound = 2 * limits.window_sightings
+        self._beats = 0
+        self._asked_for_hole = False
         self._out: deque[StreamResponse] = deque()
         self._acks = KeyRanges()
         self._wake = asyncio.Event()
         self._free = asyncio.Event()
         self._free.set()
+
+    def past_skipped(self, kind: str) -> bool:
+        """Whether this message shows, the first to do so, that the box has told what it skipped.
+
+        After Welcome a box sends a heartbeat, then every Skipped that is due, then the rest
+        (docs/protocol.md): a batch or a second heartbeat comes behind them.
+        """
+        self._beats += kind == "heartbeat"
+        if self._asked_for_hole or not self.hole or (kind != "batch" and self._beats < 2):
+            return False
+        self._asked_for_hole = True
+        return True
 
     def send(self, message: StreamResponse) -> None:
         """Queue a message; after Goodbye nothing is queued but acks."""

@@ -212,7 +212,10 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             if message is _EOF:
                 return
             stream.heard_ns = self._clock.monotonic_nanos()
-            match message.WhichOneof("message"):
+            kind = message.WhichOneof("message")
+            if kind is not None and stream.past_skipped(kind):
+                self._look_at_hole(stream)
+            match kind:
                 case "batch":
                     await self._batch(stream, message.batch)
                 case "heartbeat":
@@ -402,6 +405,15 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
                     self._finish_writers(stream, told)
 
         self._ledger.submit(lambda store: store.skip(site, edge_id, ranges), done)
+
+    def _look_at_hole(self, stream: BoxStream) -> None:
+        """Once the Skipped that came before are committed, what is left is an alarm."""
+
+        def done(_result: None, error: BaseException | None) -> None:
+            if error is None:
+                self._door.has_explained(stream)
+
+        self._ledger.submit(lambda store: None, done)
 
     def _send_erase(self, stream: BoxStream, keys: KeyRanges) -> None:
         messages = keys.messages()

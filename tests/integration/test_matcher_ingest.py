@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import structlog
 
 from matcher.client import MatcherClient
 from matcher.log import LogReader
@@ -407,44 +408,92 @@ def test_an_implausible_time_is_stored_and_an_old_sighting_is_acked_and_not(
         assert serving.server.edges.get("site", "box").expired == 1
 
 
-def test_a_hole_between_ledger_and_box_raises_an_alarm(tmp_path: Path) -> None:
-    with Serving(tmp_path) as serving:
-        writer = secrets.token_hex(16)
-        with Box(
-            serving.address,
-            writer_id=writer,
-            issued=[KeyRange(writer_id=writer, first=1, last=10)],
-            held=[KeyRange(writer_id=writer, first=6, last=10)],
-        ) as box:
-            box.welcome()
-            alarms = str(serving.server.readiness()["alarms"])
+def _with_hole(serving: Serving, writer: str) -> Box:
+    """A box of whose keys 1 to 10 the first five are nowhere."""
+    return Box(
+        serving.address,
+        writer_id=writer,
+        issued=[KeyRange(writer_id=writer, first=1, last=10)],
+        held=[KeyRange(writer_id=writer, first=6, last=10)],
+    )
 
-    assert "5 sightings were issued" in alarms
+
+def _skipped(writer: str, last: int, reason: ingest_pb2.SkipReason) -> ingest_pb2.Skipped:
+    told = KeyRange(writer_id=writer, first=1, last=last)
+    return ingest_pb2.Skipped(ranges=[ingest_pb2.SkippedRange(range=told, reason=reason)])
+
+
+def _beat(box: Box, number: int) -> None:
+    """A heartbeat and its answer."""
+    box.send(heartbeat=ingest_pb2.Heartbeat(boot_id="boot", monotonic_nanos=number))
+    assert box.read().HasField("heartbeat_reply")
+
+
+@pytest.mark.parametrize("by_batch", [True, False])
+def test_a_hole_between_ledger_and_box_raises_an_alarm(tmp_path: Path, by_batch: bool) -> None:
+    writer = secrets.token_hex(16)
+    with Serving(tmp_path) as serving, _with_hole(serving, writer) as box:
+        box.welcome()
+        _beat(box, 1)
+        if by_batch:
+            box.batch(record(writer, 6))
+        else:
+            _beat(box, 2)
+
+        alarms = serving.server.edges.get("site", "box").alarms
+        eventually(
+            lambda: "5 sightings were issued" in alarms.get("hole", ""),
+            within_s=10,
+            state=lambda: alarms,
+        )
+
+
+def test_keys_that_the_box_then_tells_as_skipped_raise_no_alarm(tmp_path: Path) -> None:
+    writer = secrets.token_hex(16)
+    with (
+        structlog.testing.capture_logs() as logs,
+        Serving(tmp_path) as serving,
+        _with_hole(serving, writer) as box,
+    ):
+        box.welcome()
+        _beat(box, 1)
+        box.send(skipped=_skipped(writer, 5, ingest_pb2.SKIP_REASON_CAP))
+        box.batch(*[record(writer, seq) for seq in range(6, 11)])
+        box.acked(5)
+
+        assert "hole" not in serving.server.edges.get("site", "box").alarms
+    assert "hole" not in [line["event"] for line in logs]
+
+
+def test_a_stream_that_breaks_before_the_box_has_told_its_skipped_raises_no_alarm(
+    tmp_path: Path,
+) -> None:
+    writer = secrets.token_hex(16)
+    with structlog.testing.capture_logs() as logs, Serving(tmp_path) as serving:
+        with _with_hole(serving, writer) as box:
+            box.welcome()
+            _beat(box, 1)
+
+        assert "hole" not in serving.server.edges.get("site", "box").alarms
+    assert "hole" not in [line["event"] for line in logs]
 
 
 @pytest.mark.parametrize(("told", "left"), [(5, 0), (3, 2)])
-def test_the_alarm_of_a_hole_goes_for_keys_that_the_box_then_tells_as_unreadable(
+def test_the_alarm_of_a_hole_goes_for_keys_that_the_box_tells_later_as_unreadable(
     tmp_path: Path, told: int, left: int
 ) -> None:
     writer = secrets.token_hex(16)
-    with (
-        Serving(tmp_path) as serving,
-        Box(
-            serving.address,
-            writer_id=writer,
-            issued=[KeyRange(writer_id=writer, first=1, last=10)],
-            held=[KeyRange(writer_id=writer, first=6, last=10)],
-        ) as box,
-    ):
+    with Serving(tmp_path) as serving, _with_hole(serving, writer) as box:
         box.welcome()
+        box.batch(record(writer, 6))
         alarms = serving.server.edges.get("site", "box").alarms
-        assert "5 sightings were issued" in alarms["hole"]
-        lost = ingest_pb2.SkippedRange(
-            range=KeyRange(writer_id=writer, first=1, last=told),
-            reason=ingest_pb2.SKIP_REASON_UNREADABLE,
+        eventually(
+            lambda: "5 sightings were issued" in alarms.get("hole", ""),
+            within_s=10,
+            state=lambda: alarms,
         )
 
-        box.send(skipped=ingest_pb2.Skipped(ranges=[lost]))
+        box.send(skipped=_skipped(writer, told, ingest_pb2.SKIP_REASON_UNREADABLE))
 
         expected = f"{left} sightings were issued" if left else ""
         eventually(
