@@ -19,7 +19,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from benchmarks.machine import cpu_name
 from edge.config import (
     DetectConfig,
     EmbedConfig,
@@ -90,7 +90,7 @@ def main() -> int:
         find_model(arguments.embedder, "embedder", arguments.models_dir), runtime, EmbedConfig()
     )
     print(
-        f"{platform.processor() or platform.machine()}, {_cpu_name()}, {os.cpu_count()} cores, "
+        f"{cpu_name()}, {os.cpu_count()} cores, "
         f"{arguments.threads} thread(s) a session; {detector.name}, {embedder.name} "
         f"({detector.runtime}); {arguments.repeats} repeats, medians"
     )
@@ -344,13 +344,6 @@ def _encode(clip: Path, target: Path) -> None:
             frame.pict_type = 0
             writing.mux(stream.encode(frame))
         writing.mux(stream.encode(None))
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "unknown processor"
 
 
 def _arguments() -> argparse.Namespace:

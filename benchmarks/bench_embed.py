@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.machine import cpu_name
 from edge.config import EmbedConfig, RuntimeConfig
 from edge.embed import Embedder, open_embedder
 from edge.preprocess import Planes
@@ -82,7 +82,7 @@ def main() -> int:
         "network": str(network.arch),
         "input": [height, width],
         "weights": arguments.checkpoint or "random, seeded",
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "threads": arguments.threads,
         "batch": arguments.batch,
         "repeats": arguments.repeats,
@@ -218,14 +218,6 @@ def _timed(ways: dict[str, Callable[[], Rows]], repeats: int) -> dict[str, list[
             way()
             times[name].append(time.perf_counter() - begin)
     return times
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "?")
 
 
 def _arguments() -> argparse.Namespace:

@@ -24,7 +24,6 @@ import importlib.util
 import itertools
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from benchmarks.machine import cpu_name
 from edge.config import (
     DetectConfig,
     EmbedConfig,
@@ -234,7 +234,7 @@ def _run_peer(python: str, name: str, clip: Path, embedder: Path, ours: Ours, ou
 def _print_table(
     results: dict[str, dict[str, float]], versions: dict[str, str], ours: Ours
 ) -> None:
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    machine = f"{cpu_name()}, {os.cpu_count()} cores"
     print(
         f"{ours.frames} frames at {ours.fps:g} frames/s; {machine}; Python {sys.version.split()[0]}"
     )
