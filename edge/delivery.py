@@ -82,6 +82,7 @@ class Held:
         issued: every key that the spool gave and remembers.
         spaces: space_id -> (dimension, variants) of everything in the spool.
         last_ledger_id: the ledger that acked last; empty at first.
+        unsettled: writers of which the ledger has not yet heard everything.
     """
 
     writer_id: str
@@ -89,6 +90,7 @@ class Held:
     issued: KeyRanges
     spaces: Mapping[str, tuple[int, tuple[str, ...]]]
     last_ledger_id: str
+    unsettled: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

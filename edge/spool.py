@@ -272,6 +272,7 @@ class Spool:
                 issued=engine.index.issued(),
                 spaces=dict(engine.spaces),
                 last_ledger_id=engine.ledger_id,
+                unsettled=frozenset(engine.untold.unsettled.union(engine.suspect.writers())),
             )
 
     def spaces(self) -> dict[str, tuple[int, tuple[str, ...]]]:
@@ -450,9 +451,7 @@ class Spool:
         """Ranges skipped since the last call."""
         engine = self._opened().engine
         with engine.lock:
-            told = tuple(engine.untold)
-            engine.untold.clear()
-        return told
+            return engine.untold.take()
 
     def subscribe(self, wake: Callable[[], None]) -> None:
         """Call wake() from the writer's thread after each commit."""
@@ -501,7 +500,7 @@ class Spool:
                 pb.SkippedRange(range=k, reason=pb.SKIP_REASON_DEAD_LETTER)
                 for k in engine.index.keys_of(RowSet([(row, row)])).messages()
             ]
-            engine.untold.extend(entry)
+            engine.untold.add(entry)
         self._say_buried(reason, message)
         self._add_change(engine.buried(row, reason, message))
 

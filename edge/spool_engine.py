@@ -25,13 +25,15 @@ from edge.spool_rows import RowIndex, RowSet, Writer
 from edge.spool_schema import ACKED, DEAD, WAITING
 from edge.spool_seal import Sealer
 from edge.spool_store import ROW_OVERHEAD_BYTES, NewRow, SpoolStore
+from edge.spool_untold import Untold
 from reid.clock import Clock
 from reid.ranges import KeyRanges
 from reid.v1 import ingest_pb2 as pb
 
 # Live rows are sent from memory; what does not fit here is read back from the file.
 CACHE_BYTES = 4 << 20
-# Writers without rows are remembered so long, for the alarm about holes.
+# Writers without rows, of which the matcher knows everything, are remembered so long and so many,
+# for the alarm about holes.
 WRITER_KEPT_S = 30 * 86400.0
 WRITERS_KEPT = 1024
 _PURGE_ROWS = 512
@@ -77,7 +79,7 @@ class SpoolEngine:
         self.index = RowIndex()
         self.cache: OrderedDict[int, bytes] = OrderedDict()
         self._cache_bytes = 0
-        self.untold: list[pb.SkippedRange] = []
+        self.untold = Untold()
         self.counts: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.waiting_bytes = 0
@@ -120,7 +122,9 @@ class SpoolEngine:
                 known.last_seq = min(last_seq, known.last_seq + index.rows_after(known))
         explained = index.keys_of(index.held())
         explained.update(self._store.released())
-        for entry in self._store.skipped():
+        skipped = self._store.skipped()
+        self.untold.stored(skipped)
+        for entry in skipped:
             explained.add_range(entry.range.writer_id, entry.range.first, entry.range.last)
         issued = index.issued()
         issued.update(lost)
@@ -417,7 +421,9 @@ class SpoolEngine:
             # In the same breath as the counts, so that nobody sees one without the other. What the
             # server asked to erase is answered at once, by the caller.
             if reason != pb.SKIP_REASON_ERASED:
-                self.untold.extend(told)
+                self.untold.add(told)
+            else:
+                self.untold.stored(told)
 
     # -- acks and the matcher's word -------------------------------------------------------------
 
@@ -490,8 +496,7 @@ class SpoolEngine:
             holes = holes.minus(self.suspect)
             if complete:
                 self.counts["holes"] = len(holes)
-            self.untold.clear()
-        tell = _still_to_tell(everything, committed, skipped)
+            tell = self.untold.welcomed(everything, committed, skipped)
         for entry in buried.minus(skipped).messages():
             tell.append(
                 pb.SkippedRange(
@@ -667,26 +672,35 @@ class SpoolEngine:
             raise
 
     def _forget_writers(self) -> None:
+        """Writers without rows go after their time, or where there are too many; but none of which
+        the matcher has not heard everything."""
         limit = self.running_nanos() - round(WRITER_KEPT_S * 1e9)
         with self.lock:
             held = self.index.keys_of(self.index.held())
             empty = [
-                w for w in self.index.writers if w is not self.writer and not held.of(w.writer_id)
+                w
+                for w in self.index.writers
+                if w is not self.writer
+                and not held.of(w.writer_id)
+                and w.writer_id not in self.untold.unsettled
+                and not self.suspect.of(w.writer_id)
             ]
             surplus = len(empty) - WRITERS_KEPT
             gone = [
-                w
+                w.writer_id
                 for i, w in enumerate(empty)
                 if i < surplus or w.started_running_nanos < limit or w.last_seq == 0
             ]
         if not gone:
             return
+        # First the marks: a mark without its writer would look like a loss at the next start.
+        self._marks.forget(gone)
         with self._store.transaction():
-            for writer in gone:
-                self._store.forget_writer(writer.writer_id)
+            for writer_id in gone:
+                self._store.forget_writer(writer_id)
         with self.lock:
-            for writer in gone:
-                self.index.forget_writer(writer.writer_id)
+            for writer_id in gone:
+                self.index.forget_writer(writer_id)
 
     def set_config(self, config: SpoolConfig) -> None:
         """New caps and times (a reload); the next change follows them."""
@@ -696,18 +710,3 @@ class SpoolEngine:
         """Give the file back. May come twice."""
         self._marks.close()
         self._store.close()
-
-
-def _still_to_tell(
-    everything: Sequence[pb.SkippedRange], committed: KeyRanges, skipped: KeyRanges
-) -> list[pb.SkippedRange]:
-    tell = []
-    for entry in everything:
-        keys = KeyRanges([entry.range]).minus(committed).minus(skipped)
-        for part in keys.messages():
-            tell.append(
-                pb.SkippedRange(
-                    range=part, reason=entry.reason, skipped_unix_nanos=entry.skipped_unix_nanos
-                )
-            )
-    return tell

@@ -219,7 +219,7 @@ class SpoolFiles:
         with engine.lock:
             engine.index.drop(lost)
             # Found again although the index had let them go: deleted rows stay deleted.
-            engine.untold.extend(told)
+            engine.untold.add(told)
             engine.skipped["SKIP_REASON_UNREADABLE"] += len(keys)
             engine.waiting_bytes = waiting_bytes
         log.error("the spool was damaged and is rebuilt", rows=len(saved), lost=len(lost))

@@ -14,10 +14,11 @@ Threads: the spool writer's alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 _RECORD = struct.Struct("<16sQ")
@@ -56,6 +57,8 @@ class MarkFile:
         self._path = path
         self._fd = -1
         self._offset = 0
+        self._older: dict[str, int] = {}
+        self._ours = b""
 
     def start(self, older: Mapping[str, int], writer_id: str) -> None:
         """Write the older writers' marks and a fresh one for this process, synced.
@@ -63,24 +66,37 @@ class MarkFile:
         Raises:
             OSError: the disk does not take it.
         """
-        self.close()
+        self._older = {writer: seq for writer, seq in older.items() if seq > 0}
+        self._ours = _pack(writer_id, 0)
+        self._write_anew()
+
+    def _write_anew(self) -> None:
         aside = self._path.with_suffix(".new")
-        body = b"".join(_pack(writer, seq) for writer, seq in older.items() if seq > 0)
+        body = b"".join(_pack(writer, seq) for writer, seq in self._older.items())
         with aside.open("wb") as file:
-            file.write(body + _pack(writer_id, 0))
+            file.write(body + self._ours)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(self._path)
+        self.close()
         self._fd = os.open(self._path, os.O_WRONLY)
         self._offset = len(body)
 
+    def forget(self, writer_ids: Iterable[str]) -> None:
+        """Older writers that the spool is about to forget. A failing write is ignored: what stays
+        here is explained by the matcher after the next start."""
+        for writer_id in writer_ids:
+            self._older.pop(writer_id, None)
+        with contextlib.suppress(OSError):
+            self._write_anew()
+
     def set(self, writer_id: str, last_seq: int) -> None:
         """This process's writer came so far. A failing write is ignored: the mark is then older."""
+        self._ours = _pack(writer_id, last_seq)
         if self._fd >= 0:
-            try:
-                os.pwrite(self._fd, _pack(writer_id, last_seq), self._offset)
-            except OSError:
-                pass  # a full or failing disk shows in the database's own commits
+            # A full or failing disk shows in the database's own commits.
+            with contextlib.suppress(OSError):
+                os.pwrite(self._fd, self._ours, self._offset)
 
     def close(self) -> None:
         """May come twice."""

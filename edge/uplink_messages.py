@@ -91,12 +91,21 @@ def hello(
                 for space, (dimension, variants) in sorted(spaces.items())
             ],
             held=coarse(held.held, HELLO_RANGES),
-            issued=held.issued.messages()[-HELLO_RANGES:],
+            issued=_issued(held),
             last_ledger_id=held.last_ledger_id,
             accept_ledger=accept_ledger,
             process_id=process_id,
         )
     )
+
+
+def _issued(held: Held) -> list[KeyRange]:
+    """Where there are more than fit, first of writers that have something to tell; those with rows
+    are named by `held`. What a Welcome lists is settled, so the next Hello names others."""
+    issued = held.issued.messages()
+    if len(issued) > HELLO_RANGES:
+        issued.sort(key=lambda one: one.writer_id not in held.unsettled)
+    return issued[:HELLO_RANGES]
 
 
 def coarse(keys: KeyRanges, most: int) -> list[KeyRange]:

@@ -22,6 +22,7 @@ from edge.config import UplinkConfig
 from edge.delivery import Outbox, OutboxUnavailable
 from edge.uplink_lanes import Lane, Lanes, Poison
 from edge.uplink_messages import (
+    HELLO_RANGES,
     WELCOME_RANGES,
     BoxIdentity,
     batch_message,
@@ -119,6 +120,7 @@ class Stream:
         self._log = structlog.get_logger("edge.uplink").bind(matcher=stats.address)
         self._lanes = Lanes(window=0, batch_rows=1, batch_age_s=config.batch_age_s)
         self._boundary = 0
+        self._asked_all = True
         self._announced: dict[str, set[str]] = {}
         # gRPC takes one write at a time; batches, heartbeats and answers to Erase take turns.
         self._write_turn = asyncio.Lock()
@@ -198,6 +200,8 @@ class Stream:
             accept_ledger=self._config.accept_ledger,
         )
         self._announced = {space.space_id: set(space.variant_ids) for space in message.hello.spaces}
+        # Where Hello could not name every writer, the answer cannot either.
+        self._asked_all = len(message.hello.issued) < HELLO_RANGES
         await self._write(call, message.SerializeToString())
         responses = self._responses(call)
         await self._welcome(call, responses, held.last_ledger_id)
@@ -266,7 +270,8 @@ class Stream:
                 )
             )
         loop = asyncio.get_running_loop()
-        complete = max(len(welcome.committed), len(welcome.skipped)) < WELCOME_RANGES
+        longest = max(len(welcome.committed), len(welcome.skipped))
+        complete = self._asked_all and longest < WELCOME_RANGES
         outcome = await loop.run_in_executor(
             None,
             partial(self._outbox.welcome, complete=complete),
