@@ -17,7 +17,14 @@ from matcher.box_stream import BoxStream, goodbye_name
 from matcher.config import LimitsConfig
 from matcher.edges import EdgeBook, EdgeState
 from matcher.errors import MatcherError
-from matcher.greeting import binding_problem, hello_problem, hole_text, joined, largest
+from matcher.greeting import (
+    MAX_WELCOME_RANGES,
+    binding_problem,
+    hello_problem,
+    hole_text,
+    joined,
+    largest,
+)
 from matcher.ingest_metrics import IngestMetrics
 from matcher.ledger import Ledger
 from matcher.records import KnownKeys
@@ -156,7 +163,15 @@ class Admission:
         now = self._clock.unix_nanos()
 
         def job(store: LedgerStore) -> KnownKeys:
-            return store.hello(site, edge_id, hello.writer_id, held, issued, now_ns=now)
+            return store.hello(
+                site,
+                edge_id,
+                hello.writer_id,
+                held,
+                issued,
+                now_ns=now,
+                names_all=len(hello.issued) < MAX_WELCOME_RANGES,
+            )
 
         try:
             known = await self._ledger.run(job)

@@ -18,6 +18,7 @@ from matcher.schema import EntryKind, get_meta
 from reid.ranges import KeyRanges, RangeSet
 
 _COLUMNS = 11
+_FORGET_AT_ONCE = 256  # old writers looked at for one Hello: a millisecond or two
 _CHUNK = 64  # rows of one INSERT: one call, one release of the interpreter's lock
 _INSERT = (
     "INSERT INTO log(kind, site, edge_id, writer, seq, content_hash, tracklet_id, seen_ns, "
@@ -235,8 +236,13 @@ class LedgerStore:
         issued: KeyRanges,
         *,
         now_ns: int,
+        names_all: bool = False,
     ) -> KnownKeys:
-        """Answer a Hello: what is known of the box's keys; older writers with nothing left end."""
+        """Answer a Hello: what is known of the box's keys; older writers with nothing left end.
+
+        Args:
+            names_all: `issued` was not cut: the box has forgotten every writer that is not in it.
+        """
         self.flush()
         named = KeyRanges()
         named.update(issued)
@@ -270,7 +276,30 @@ class LedgerStore:
                 known.ended.append(name)
         known.erase = self.forgotten_keys(held.writers(), site, edge_id, held).minus(erased)
         self._writer(site, edge_id, writer_id)
+        if names_all:
+            self._forget_writers(site, edge_id, {writer_id, *named.writers()})
         return known
+
+    def _forget_writers(self, site: str, edge_id: str, named: set[str]) -> None:
+        """Forget writers that their box has forgotten and of which retention left no sighting.
+
+        Every start of a box makes a writer. The box gives no key of these again; and if a spool of
+        long ago came back, its sightings would be older than the retention, and not stored.
+        """
+        unnamed = sorted(
+            (writer.number, name)
+            for name, writer in self._writers.items()
+            if (writer.site, writer.edge_id) == (site, edge_id) and name not in named
+        )
+        # Oldest first, as retention deletes them: those behind the limit have their turn later.
+        for number, name in unnamed[:_FORGET_AT_ONCE]:
+            row = self._db.execute("SELECT 1 FROM log WHERE writer = ? LIMIT 1", (number,))
+            if row.fetchone() is not None:
+                continue
+            for table in ("receipts", "skipped"):
+                self._db.execute(f"DELETE FROM {table} WHERE writer = ?", (number,))
+            self._db.execute("DELETE FROM writers WHERE id = ?", (number,))
+            del self._writers[name]
 
     def forgotten_keys(
         self, writers: Iterable[str], site: str, edge_id: str, held: KeyRanges

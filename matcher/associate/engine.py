@@ -24,6 +24,7 @@ from matcher.associate.model import (
     Tracklet,
     Vectors,
 )
+from matcher.associate.recent import RecentByBox
 from matcher.clocks import ClockEstimate
 from matcher.derived import DerivedSpaces, MapInForce, map_in
 from matcher.log import Entry
@@ -38,6 +39,8 @@ from reid.v1.query_pb2 import (
 from reid.v1.sighting_pb2 import Sighting
 
 MAX_REPLACED = 4  # displaced tracklets placed anew in one go; further ones get their own identity
+BOOTS_KEPT = 64  # clocks of one box: sightings of older boots keep the box's own UTC
+WRITERS_KEPT = 1024  # ended writers of one box: as many as its spool remembers
 EXPIRY_STEP_NS = 10_000_000_000  # how often, by the log's own time, ends of life are looked for
 
 
@@ -47,6 +50,7 @@ class Engine:
     Attributes:
         live: tracklets and identities of the live window.
         clocks: (site, edge_id, boot_id) -> estimate.
+        ended_writers: (site, edge_id, writer_id) of which nothing more will come.
         calibration: running similarities of certain pairs.
         derived: the sites' maps in force.
     """
@@ -72,10 +76,10 @@ class Engine:
         self._load = load_tracklet
         self._next_number = next_number
         self.live = Live(salt=salt)
-        self.clocks: dict[tuple[str, str, str], ClockEstimate] = {}
+        self.clocks = RecentByBox[ClockEstimate](kept=BOOTS_KEPT)
         self.calibration = Calibration()
         self.derived = DerivedSpaces()
-        self.ended_writers: set[str] = set()
+        self.ended_writers = RecentByBox[bool](kept=WRITERS_KEPT)
         self.retention: dict[str, int] = {}
 
     def apply(self, entry: Entry) -> None:
@@ -86,11 +90,9 @@ class Engine:
             case EntryKind.SIGHTING:
                 self._sighting(entry)
             case EntryKind.WRITER_ENDED:
-                self._writer_ended(str(json.loads(entry.body)["writer_id"]))
+                self._writer_ended(entry)
             case EntryKind.CLOCK:
-                estimate = ClockEstimate.from_dict(json.loads(entry.body))
-                name = (entry.site, entry.edge_id, estimate.boot_id)
-                self.clocks[name] = self.live.changes.clocks[name] = estimate
+                self._clock(entry)
             case EntryKind.MERGE:
                 body = json.loads(entry.body)
                 self.live.merge(body["identity_id"], body["other_identity_id"], by_person=True)
@@ -143,7 +145,7 @@ class Engine:
         tracklet.revision = sighting.revision
         if sighting.final:
             tracklet.state = State.ENDED
-        elif tracklet.writer_id in self.ended_writers:
+        elif (tracklet.site, tracklet.edge_id, tracklet.writer_id) in self.ended_writers:
             tracklet.state = State.INTERRUPTED
         self._set_times(tracklet, sighting, entry)
         self._set_vectors(tracklet, sighting)
@@ -241,9 +243,21 @@ class Engine:
                     similarity,
                 )
 
-    def _writer_ended(self, writer_id: str) -> None:
-        self.ended_writers.add(writer_id)
-        self.live.changes.ended_writers.add(writer_id)
+    def _clock(self, entry: Entry) -> None:
+        estimate = ClockEstimate.from_dict(json.loads(entry.body))
+        name = (entry.site, entry.edge_id, estimate.boot_id)
+        self.live.changes.clocks.pop(name, None)  # what is put again is the last
+        self.live.changes.clocks[name] = estimate
+        for gone in self.clocks.put(name, estimate):
+            self.live.changes.clocks[gone] = None
+
+    def _writer_ended(self, entry: Entry) -> None:
+        writer_id = str(json.loads(entry.body)["writer_id"])
+        name = (entry.site, entry.edge_id, writer_id)
+        self.live.changes.ended_writers.pop(name, None)
+        self.live.changes.ended_writers[name] = True
+        for gone in self.ended_writers.put(name, True):
+            self.live.changes.ended_writers[gone] = False
         for tracklet in self.live.tracklets.values():
             if tracklet.state is State.LIVE and tracklet.writer_id == writer_id:
                 tracklet.state = State.INTERRUPTED

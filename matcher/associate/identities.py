@@ -24,7 +24,7 @@ from matcher.derived import MapInForce, map_in
 from matcher.schema import close, connect, get_meta, set_meta, truncate_wal
 from reid.v1.sighting_pb2 import CaptureTime
 
-VERSION = "2"  # another one: the file is made again
+VERSION = "3"  # another one: the file is made again
 
 _TABLES = (
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
@@ -52,10 +52,12 @@ _TABLES = (
         position INTEGER PRIMARY KEY, site TEXT NOT NULL, tracklet_id TEXT NOT NULL,
         decided_ns INTEGER NOT NULL, message BLOB NOT NULL)""",
     """CREATE TABLE clocks(
-        site TEXT NOT NULL, edge_id TEXT NOT NULL, boot_id TEXT NOT NULL, estimate TEXT NOT NULL,
-        PRIMARY KEY(site, edge_id, boot_id)) WITHOUT ROWID""",
+        number INTEGER PRIMARY KEY, site TEXT NOT NULL, edge_id TEXT NOT NULL,
+        boot_id TEXT NOT NULL, estimate TEXT NOT NULL, UNIQUE(site, edge_id, boot_id))""",
     "CREATE INDEX events_tracklet ON events(tracklet_id) WHERE tracklet_id <> ''",
-    "CREATE TABLE ended_writers(writer_id TEXT PRIMARY KEY) WITHOUT ROWID",
+    """CREATE TABLE ended_writers(
+        number INTEGER PRIMARY KEY, site TEXT NOT NULL, edge_id TEXT NOT NULL,
+        writer_id TEXT NOT NULL, UNIQUE(site, edge_id, writer_id))""",
     "CREATE TABLE retention(site TEXT PRIMARY KEY, life_ns INTEGER NOT NULL) WITHOUT ROWID",
     """CREATE TABLE site_maps(
         site TEXT PRIMARY KEY, position INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID""",
@@ -181,18 +183,20 @@ class IdentityStore:
         tracklet.stored = load_vectors(self._db, tracklet.number)
         return tracklet
 
-    def load_clocks(self) -> dict[tuple[str, str, str], ClockEstimate]:
-        """Clocks of all boots."""
-        return {
-            (site, edge_id, boot_id): ClockEstimate.from_dict(json.loads(estimate))
+    def load_clocks(self) -> list[tuple[tuple[str, str, str], ClockEstimate]]:
+        """Clocks of boots by (site, edge_id, boot_id), those put last at the end."""
+        return [
+            ((site, edge_id, boot_id), ClockEstimate.from_dict(json.loads(estimate)))
             for site, edge_id, boot_id, estimate in self._db.execute(
-                "SELECT site, edge_id, boot_id, estimate FROM clocks"
+                "SELECT site, edge_id, boot_id, estimate FROM clocks ORDER BY number"
             )
-        }
+        ]
 
-    def load_ended_writers(self) -> set[str]:
-        """Writers of which nothing more will come."""
-        return {row[0] for row in self._db.execute("SELECT writer_id FROM ended_writers")}
+    def load_ended_writers(self) -> list[tuple[str, str, str]]:
+        """(site, edge_id, writer_id) of which nothing more will come, the last ended at the end."""
+        return self._db.execute(
+            "SELECT site, edge_id, writer_id FROM ended_writers ORDER BY number"
+        ).fetchall()
 
     def load_retention(self) -> dict[str, int]:
         """Life of identities by site, nanoseconds."""
@@ -248,17 +252,7 @@ class IdentityStore:
                     for site, message in changes.events
                 ],
             )
-            db.executemany(
-                "INSERT OR REPLACE INTO clocks VALUES(?, ?, ?, ?)",
-                [
-                    (*name, json.dumps(estimate.as_dict()))
-                    for name, estimate in changes.clocks.items()
-                ],
-            )
-            db.executemany(
-                "INSERT OR IGNORE INTO ended_writers VALUES(?)",
-                [(one,) for one in sorted(changes.ended_writers)],
-            )
+            self._save_recent(changes)
             db.executemany(
                 "INSERT OR REPLACE INTO retention VALUES(?, ?)", list(changes.retention.items())
             )
@@ -277,6 +271,29 @@ class IdentityStore:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+    def _save_recent(self, changes: Changes) -> None:
+        """What is replaced gets a new number, the highest: the order of putting."""
+        self._db.executemany(
+            "DELETE FROM clocks WHERE site = ? AND edge_id = ? AND boot_id = ?",
+            list(changes.clocks),
+        )
+        self._db.executemany(
+            "INSERT INTO clocks(site, edge_id, boot_id, estimate) VALUES(?, ?, ?, ?)",
+            [
+                (*name, json.dumps(estimate.as_dict()))
+                for name, estimate in changes.clocks.items()
+                if estimate is not None
+            ],
+        )
+        self._db.executemany(
+            "DELETE FROM ended_writers WHERE site = ? AND edge_id = ? AND writer_id = ?",
+            list(changes.ended_writers),
+        )
+        self._db.executemany(
+            "INSERT INTO ended_writers(site, edge_id, writer_id) VALUES(?, ?, ?)",
+            [name for name, kept in changes.ended_writers.items() if kept],
+        )
 
     def _save_tracklet(self, tracklet: Tracklet) -> None:
         inside = {space: list(values) for space, values in sorted(tracklet.inside.items())}

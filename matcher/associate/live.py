@@ -37,8 +37,8 @@ class Changes:
         tracklets, identities: to be written.
         gone_tracklets, gone_identities: to be deleted.
         events: (site, message), in order.
-        clocks: (site, edge_id, estimate).
-        ended_writers: writers of which nothing more will come.
+        clocks: (site, edge_id, boot_id) -> estimate; None: no longer kept.
+        ended_writers: (site, edge_id, writer_id) -> whether it is kept.
         retention: site -> identity life, nanoseconds.
         maps: site -> body of the entry that took its map into force; None: none any more.
         log_time_ns, expired_ns: as in Live.
@@ -49,8 +49,8 @@ class Changes:
     gone_tracklets: set[str] = field(default_factory=set)
     gone_identities: set[str] = field(default_factory=set)
     events: list[tuple[str, WatchResponse]] = field(default_factory=list)
-    clocks: dict[tuple[str, str, str], ClockEstimate] = field(default_factory=dict)
-    ended_writers: set[str] = field(default_factory=set)
+    clocks: dict[tuple[str, str, str], ClockEstimate | None] = field(default_factory=dict)
+    ended_writers: dict[tuple[str, str, str], bool] = field(default_factory=dict)
     retention: dict[str, int] = field(default_factory=dict)
     maps: dict[str, bytes | None] = field(default_factory=dict)
     log_time_ns: int = 0

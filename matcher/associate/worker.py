@@ -182,8 +182,10 @@ class AssociationWorker:
         for site, found in store.load_maps().items():
             engine.put_map(site, found)
         engine.restore(self._while_wanted(store.load_tracklets(identities, since)), identities)
-        engine.clocks = store.load_clocks()
-        engine.ended_writers = store.load_ended_writers()
+        for boot, estimate in store.load_clocks():
+            engine.clocks.put(boot, estimate)
+        for writer in store.load_ended_writers():
+            engine.ended_writers.put(writer, True)
         engine.calibration = store.load_calibration()
         self.left_out = store.left_out()
         if self.left_out:

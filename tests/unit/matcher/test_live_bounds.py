@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from matcher.associate.engine import Engine
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from matcher.associate.engine import BOOTS_KEPT, WRITERS_KEPT, Engine
+from matcher.associate.identities import IdentityStore
 from matcher.associate.prior import PriorAssociator
+from matcher.clocks import ClockEstimate
 from matcher.log import Entry
 from matcher.schema import EntryKind
 from tests.integration.matcher_rig import record
@@ -27,15 +33,64 @@ def entry(number: int) -> Entry:
     )  # fmt: skip
 
 
-def test_the_live_window_stays_within_the_life_of_identities() -> None:
-    engine = Engine(
-        associator=PriorAssociator(
-            thresholds={}, default_threshold=0.8, window_ns=LIFE_NS, uncertain_ns=10**9
-        ),
-        salt="salt",
-        identity_life_ns=LIFE_NS,
-        load_tracklet=lambda _: None,
+def starts(first: int, last: int) -> Iterator[Entry]:
+    """What two boxes leave in the log that start again and again: clocks, and ends of writers."""
+    for start in range(first, last + 1):
+        at_ns = BEGAN_NS + start * HOUR_NS
+        for number, box in enumerate(("box", "other")):
+            position = 4 * start + 2 * number
+            clock = ClockEstimate(f"{start:032x}", 1, at_ns, 0.0, 1000).as_dict()
+            ended = {"writer_id": f"{start:032x}"}
+            for more, (kind, body) in enumerate(
+                ((EntryKind.CLOCK, clock), (EntryKind.WRITER_ENDED, ended))
+            ):
+                yield Entry(
+                    position + more, kind, "site", box, "", 0, b"", at_ns, at_ns,
+                    json.dumps(body).encode(),
+                )  # fmt: skip
+
+
+def empty_engine() -> Engine:
+    associator = PriorAssociator(
+        thresholds={}, default_threshold=0.8, window_ns=LIFE_NS, uncertain_ns=10**9
     )
+    return Engine(
+        associator=associator, salt="", identity_life_ns=LIFE_NS, load_tracklet=lambda _: None
+    )
+
+
+def test_a_box_that_starts_again_and_again_leaves_a_bounded_trace(tmp_path: Path) -> None:
+    """Neither memory nor identities.db grows, and a restart in between changes nothing."""
+    path = tmp_path / "identities.db"
+    engine = empty_engine()
+    for entry in starts(1, 1100):
+        engine.apply(entry)
+        if entry.position % 7 == 0:
+            store = IdentityStore(path, generation="g")
+            store.save(engine.live.take_changes(), engine.calibration, entry.position)
+            store.close()
+        if entry.position == 7 * 600:
+            store = IdentityStore(path, generation="g")
+            engine = empty_engine()
+            for boot, estimate in store.load_clocks():
+                engine.clocks.put(boot, estimate)
+            for writer in store.load_ended_writers():
+                engine.ended_writers.put(writer, True)
+            store.close()
+    replayed = empty_engine()
+    for entry in starts(1, 1100):
+        replayed.apply(entry)
+
+    assert len(engine.clocks) == 2 * BOOTS_KEPT
+    assert len(engine.ended_writers) == 2 * WRITERS_KEPT
+    assert ("site", "box", f"{1100:032x}") in engine.clocks
+    assert ("site", "box", f"{1:032x}") not in engine.ended_writers
+    assert dict(engine.clocks) == dict(replayed.clocks)
+    assert dict(engine.ended_writers) == dict(replayed.ended_writers)
+
+
+def test_the_live_window_stays_within_the_life_of_identities() -> None:
+    engine = empty_engine()
     tracklets, identities, indexed = [], [], []
 
     for number in range(1, 24 * PER_HOUR + 1):

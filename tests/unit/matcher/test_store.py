@@ -255,3 +255,60 @@ def test_the_schema_is_pinned_by_its_statements(store: LedgerStore) -> None:
     }
     assert isinstance(store._db, sqlite3.Connection)
     assert len(secrets.token_hex(16)) == len(store.ledger_id)
+
+
+def greet(store: LedgerStore, writer: str, issued: KeyRanges, *, names_all: bool = True) -> None:
+    store.hello("s", "e", writer, KeyRanges(), issued, now_ns=3000, names_all=names_all)
+
+
+def writers(store: LedgerStore) -> set[str]:
+    found = {name for (name,) in store._db.execute("SELECT writer_id FROM writers")}
+    store.reload()
+    assert found == set(store._writers)
+    return found
+
+
+def test_writers_that_a_box_forgot_go_once_retention_has_taken_their_sightings(
+    store: LedgerStore,
+) -> None:
+    for number in range(100):  # a box that starts a hundred times
+        writer = f"{number:032x}"
+        greet(store, writer, KeyRanges())
+        append(store, row(1, writer=writer, seen=1000 + number, tracklet=str(number)))
+    store.skip("s", "e", [("1".zfill(32), 2, 9, 1)])
+    assert len(writers(store)) == 100
+
+    store.delete_older("s", 1090, limit=1000)
+    greet(store, OTHER, KeyRanges())
+
+    assert writers(store) == {f"{number:032x}" for number in range(90, 100)} | {OTHER}
+    assert store._db.execute("SELECT count(*) FROM receipts").fetchone() == (10,)
+    assert store._db.execute("SELECT count(*) FROM skipped").fetchone() == (0,)
+
+
+def test_writers_that_the_box_still_names_or_could_not_name_are_kept(store: LedgerStore) -> None:
+    append(store, row(1))
+    store.delete_older("s", 9999, limit=1000)
+    named = KeyRanges()
+    named.add(WRITER, 1)
+
+    greet(store, OTHER, named)
+    greet(store, OTHER, KeyRanges(), names_all=False)
+    store.hello("s", "other box", "c" * 32, KeyRanges(), KeyRanges(), now_ns=1, names_all=True)
+
+    assert writers(store) == {WRITER, OTHER, "c" * 32}
+    assert append(store, row(1)) == [(WRITER, 1, 1)]
+    assert log_seqs(store) == []
+
+
+def test_an_old_spool_that_comes_back_after_its_writer_was_forgotten_brings_no_row_back(
+    store: LedgerStore,
+) -> None:
+    append(store, row(1, seen=1000))
+    store.delete_older("s", 2000, limit=1000)
+    greet(store, OTHER, KeyRanges())
+    assert writers(store) == {OTHER}
+
+    assert append(store, row(1, seen=1000), expired_before=2000) == [(WRITER, 1, 1)]
+
+    assert log_seqs(store) == []
