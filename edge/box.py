@@ -17,12 +17,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import structlog
 from rich.console import Console
 
+from edge.box_addresses import check_addresses, tls_dir
+from edge.box_pages import start_preview, start_status
+from edge.box_readings import read_camera, read_delivery
 from edge.collect import Collector
 from edge.config import Config, SourceConfig
 from edge.embedded import EmbeddedMatcher
@@ -32,7 +34,6 @@ from edge.inference import InferenceThread
 from edge.live import REDRAW_S, LiveView
 from edge.model_keeper import ModelEvent, ModelKeeper
 from edge.pipeline import Analysed, CameraPipeline
-from edge.preview import Preview
 from edge.refusals import CannotStart, refusals
 from edge.settings import SettingsError
 from edge.shots import CropBudget
@@ -41,21 +42,17 @@ from edge.signals import signals
 from edge.sources.camera import CameraEvent, CameraState, EventKind
 from edge.sources.reconnect import CameraThread
 from edge.spool import Spool
-from edge.status import BoxStatus, DeliverySnapshot, readiness, registry_for
+from edge.status import BoxStatus, DeliverySnapshot
 from edge.summary import print_summary
 from edge.track.motfile import MotFile, path_for
 from edge.types import Frame, Tracklet
-from edge.uplink import Uplink, tls_files
+from edge.uplink import Uplink
 from edge.uplink_messages import BoxIdentity
 from reid import SOFTWARE, logs
 from reid.clock import SystemClock
-from reid.tls import is_loopback, require_safe
-from reid.web import WebServer, parse_address, status_routes
 
 # Files can wait for the spool's writer; live cameras wait for nobody.
 _FILE_PATIENCE_S = 30.0
-# Where the image expects certificates; the data folder's own come first.
-_IMAGE_TLS_DIR = Path("/etc/edge-reid/tls")
 _BAD_EVENTS = {EventKind.OFFLINE, EventKind.DAMAGED, EventKind.FAILED, EventKind.RESIZED}
 
 log = structlog.get_logger("edge")
@@ -95,9 +92,13 @@ class Box:
             )
             self._models = self._open_models()
             self._matcher = self._start_matcher()
-            self._preview = self._start_preview()
+            self._preview = start_preview(
+                config, [source.name for source in sources], status=self._status, stack=stack
+            )
             self._collector = self._start_collector()
-            self._start_status()
+            start_status(
+                config, status=self._status, alive=lambda: self._fault is None, stack=stack
+            )
             self._spool = Spool(
                 config=config.spool,
                 data_dir=config.data_dir,
@@ -146,45 +147,6 @@ class Box:
         self._addresses = (matcher.start(),)
         return matcher
 
-    def _start_status(self) -> None:
-        address = self._config.status.metrics
-        if address is None or address == "off":
-            return
-        routes = status_routes(
-            registry_for(self._status),
-            alive=lambda: self._fault is None,
-            readiness=lambda: readiness(self._status.snapshot()),
-        )
-        server = WebServer(address, routes, what="metrics")
-        self._serve(server)
-        log.info("metrics and health", port=server.port)
-
-    def _start_preview(self) -> Preview | None:
-        address = self._config.status.preview
-        if address is None or address == "off":
-            return None
-        preview = Preview([source.name for source in self._sources])
-        host, _ = parse_address(address, what="preview")
-        if not is_loopback(address):
-            if not self._config.uplink.tls.insecure:
-                raise CannotStart(
-                    ExitCode.USAGE,
-                    f"preview: {address} is not on this machine, and the page shows pictures in "
-                    "plain HTTP; give 127.0.0.1:PORT and forward the port over SSH, or --insecure "
-                    "if you accept that",
-                )
-            text = f"the preview shows pictures in plain HTTP on {address} (--insecure)"
-            log.warning(text)
-            self._status.warn("preview", text)
-        server = WebServer(address, preview.routes(), what="preview")
-        self._serve(server)
-        print(f"preview, good for one browser: {preview.link(server.port, host)}", file=sys.stderr)
-        return preview
-
-    def _serve(self, server: WebServer) -> None:
-        server.start()
-        self._stack.callback(server.stop)
-
     def _start_collector(self) -> Collector | None:
         config = self._config.collect
         if config.folder is None:
@@ -205,40 +167,15 @@ class Box:
         self._config = self._config.model_copy(
             update={"uplink": self._config.uplink.model_copy(update={"matchers": self._addresses})}
         )
-        self._check_addresses(self._config)
+        self._status.warn("insecure", check_addresses(self._config))
         return Uplink(
             config=self._config.uplink,
             outbox=self._spool,
             identity=self._identity,
             clock=self._clock,
-            tls_dir=self._tls_dir(),
+            tls_dir=tls_dir(self._config.data_dir),
             on_fault=self._thread_died,
         )
-
-    def _tls_dir(self) -> Path:
-        own = self._config.data_dir / "tls"
-        return own if own.is_dir() else _IMAGE_TLS_DIR
-
-    def _check_addresses(self, config: Config) -> None:
-        """Refuse plain text beyond loopback, or say it where the owner wants it.
-
-        Raises:
-            TlsError: plain beyond loopback without --insecure.
-        """
-        plain = []
-        for address in config.uplink.matchers:
-            files = tls_files(config.uplink.tls, self._tls_dir(), address)
-            require_safe(
-                address,
-                files,
-                insecure=config.uplink.tls.insecure,
-                flags="--tls-ca, --tls-cert and --tls-key",
-            )
-            if files is None and not is_loopback(address):
-                plain.append(f"embeddings travel to {address} in plain text (--insecure)")
-        for text in plain:
-            log.warning(text)
-        self._status.warn("insecure", "; ".join(plain) or None)
 
     def _identity(self) -> BoxIdentity:
         """Who we are, for Hello; frame sizes once they are known."""
@@ -333,45 +270,18 @@ class Box:
         camera = self._cameras.get(name)
         if camera is None:  # it has just been taken away
             return {}
-        counters = camera.counters()
-        error = camera.last_error
-        return {
-            "state": camera.state.value,
-            "error": str(error) if error is not None else None,
-            "frames_in": counters.frames_in,
-            "frames_dropped": counters.frames_dropped,
-            "corrupt": counters.corrupt,
-            "reconnects": counters.reconnects,
-            "bytes_video_in": counters.bytes_video_in,
-            "last_frame_age_s": camera.last_frame_age_s,
-        }
+        return read_camera(camera)
 
     def _read_delivery(self) -> DeliverySnapshot:
-        spool, uplink = self._spool.counters(), self._uplink.status()
         self._status.models = self._models.describe()
         self._status.models_taken = sum(self._models.taken.values())
         self._status.models_refused = dict(self._models.refused)
         latencies = self._spool.latencies_ms()
         self._status.capture_to_spool.replace(latencies["capture_to_spool"])
         self._status.capture_to_ack.replace(latencies["capture_to_ack"])
-        self._status.warn("spool", spool.degraded or None)
+        self._status.warn("spool", self._spool.counters().degraded or None)
         self._status.warn("collect", None if self._collector is None else self._collector.told())
-        return DeliverySnapshot(
-            committed=spool.committed,
-            acked=spool.acked,
-            superseded=spool.superseded,
-            skipped=dict(spool.skipped),
-            lost_before_spool=spool.lost_before_spool,
-            waiting=spool.backlog,
-            spool_bytes=spool.bytes,
-            lag_s=spool.lag_s,
-            connected=uplink.connected,
-            address=uplink.address,
-            problem=uplink.refused or uplink.last_error or None,
-            refused=bool(uplink.refused),
-            wire_out=uplink.bytes_out,
-            dead_letters=spool.dead_letters,
-        )
+        return read_delivery(self._spool, self._uplink)
 
     # -- run and end -------------------------------------------------------------------------------
 
@@ -447,7 +357,7 @@ class Box:
                 if old.get(name) != source
             }
             with refusals():
-                self._check_addresses(new)
+                self._status.warn("insecure", check_addresses(new))
         except (SettingsError, CannotStart) as error:
             text = f"reload refused, everything stays as it was: {logs.mask(str(error))}"
             log.error(text)
