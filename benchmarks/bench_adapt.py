@@ -33,6 +33,7 @@ from models import ranking
 from models.adapt_embeddings import AdaptRecipe, Fitted, fit
 from models.data.readers import Dataset, Sample, open_dataset
 from models.evaluate import embed_samples, open_model
+from models.neighbours import Clustering
 from models.site_acceptance import Verdict, hold_back, judge
 from models.site_evidence import Evidence
 from models.site_projection import ProjectionRecipe
@@ -41,6 +42,7 @@ from reid.site_map import SiteMap, encode
 ROOT = Path(__file__).resolve().parent.parent
 Floats = NDArray[np.float32]
 MODEL = "osnet_x0_25_msmt17_combineall.onnx"
+_BY_LOOKS = Clustering(eps=0.5, least=3, fewest=16)
 _NO_LOSS = ProjectionRecipe(steps=0)
 _CONTRASTIVE = ProjectionRecipe(gds=0.0)
 _WHOLE = AdaptRecipe()
@@ -50,10 +52,10 @@ PARTS: dict[str, AdaptRecipe] = {
     "+ deviation of each camera": AdaptRecipe(whiten=False, rounds=0),
     "+ whitening within tracklets": AdaptRecipe(rounds=0),
     "+ whitening within clusters": AdaptRecipe(
-        rounds=1, transit_weight=0.0, eps=0.5, projection=_NO_LOSS
+        rounds=1, transit_weight=0.0, clustering=_BY_LOOKS, projection=_NO_LOSS
     ),
     "+ projection, contrastive": AdaptRecipe(
-        rounds=1, transit_weight=0.0, eps=0.5, projection=_CONTRASTIVE
+        rounds=1, transit_weight=0.0, clustering=_BY_LOOKS, projection=_CONTRASTIVE
     ),
     "+ transit times in clustering": AdaptRecipe(rounds=1, projection=_CONTRASTIVE),
     "+ GDS-H in the loss": AdaptRecipe(rounds=1),
@@ -207,7 +209,7 @@ def main() -> int:
             ]
             _show(name, rows[name])
     if given.pictures is not None:
-        from benchmarks.adapt_pictures import draw
+        from benchmarks.adapt_curves import draw
 
         draw(site, first[0].site_map, first[1], given.pictures)
     print(json.dumps(_summary(rows, verdicts, took)))

@@ -1,6 +1,6 @@
 """Adapt a checkpoint to a new site from crops of people, without labels: clustering, with GDS.
 
-Promise: fixed by checkpoint, images, recipe and seed (on one thread); it can stop at any moment and
+Promise: fixed by checkpoint, crops, recipe and seed (on one thread); it can stop at any moment and
 the same call goes on at the last finished epoch. Either a model with a card comes out, or a message
 and none: too few images, or clusters that collapse. Memory: all crops at the input's size as bytes
 (10⁴ at 128×64: 250 MB), and one batch.
@@ -8,6 +8,7 @@ and none: too few images, or clusters that collapse. Memory: all crops at the in
     each epoch: embed all ─▶ Jaccard distance ─▶ DBSCAN ─▶ pseudo-labels ─▶ batches:
                 cross-entropy + batch-hard triplet (+ GDS or GDS-H)
 
+On one thread of a CPU it trains in our own kernels (models.fused).
 In the run's folder: `last.pth` (weights, optimiser, running Gaussians, epoch), `log.jsonl`, and at
 the end `adapted.onnx` with `adapted.toml`.
 Sources: the baseline as in Fan et al., arXiv:1705.10444, and Song et al., arXiv:1807.11334;
@@ -28,11 +29,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models import checkpoints
-from models.augment import augment, normalise, uniforms
+from models import checkpoints, fused
+from models.adapt_crops import Crops, embed
+from models.augment import augment, uniforms
 from models.data.sampler import PKSampler
-from models.data.store import open_images
-from models.export import describe, input_spec, space_of, to_onnx, today, write_model
+from models.export import describe_float, to_onnx, today, write_model
 from models.gds import (
     FStatisticLoss,
     GlobalDistanceSeparation,
@@ -41,11 +42,10 @@ from models.gds import (
     pair_distances,
 )
 from models.losses import batch_hard_triplet
-from models.neighbours import clusters, jaccard_graph
-from models.osnet import EMBEDDING_SIZE, OSNet
+from models.neighbours import Clustering, Collapsed, cluster
 from models.recipe import Augment
 from models.site_acceptance import separation
-from models.site_projection import unit
+from models.site_projection import means, unit
 from reid.card import Metric
 from reid.site_map import Separation
 
@@ -53,9 +53,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 LOSSES = ("baseline", "gds", "gds-h", "histogram", "f-statistic", "global")
 LEAST_IMAGES = 200
-LARGEST_SHARE = 0.2  # of all images in one cluster: the clusters have run together
 HELD_SHARE = 0.1  # of the first clusters; never trained on, their pairs judge
-_EMBED_BATCH = 128
 _LOGIT_SCALE = 16.0  # of cosines to classes: the classifier starts from the clusters' means
 
 
@@ -73,86 +71,64 @@ class PictureRecipe:
         gds_weight: of that loss beside cross-entropy and triplet.
         epochs: rounds of clustering and training.
         steps: batches of an epoch; 0: each image once.
-        height, width: of the input, pixels.
         people, images: of a batch. learning_rate: of Adam. margin: of the triplet loss.
-        eps, least, k1, k2: of `models.neighbours`.
+        clustering: of the crops.
     """
 
     loss: str = "gds-h"
     gds_weight: float = 1.0
     epochs: int = 10
     steps: int = 0
-    height: int = 128
-    width: int = 64
     people: int = 16
     images: int = 4
     learning_rate: float = 3.5e-4
     margin: float = 0.3
-    eps: float = 0.55
-    least: int = 4
-    k1: int = 20
-    k2: int = 6
+    clustering: Clustering = field(default_factory=Clustering)
     seed: int = 1
     augment: Augment = field(default_factory=lambda: Augment(erase=0.3, jitter=0.2))
 
 
-def adapt_pictures(
-    checkpoint: Path,
-    folder: Path,
-    out: Path,
-    *,
-    recipe: PictureRecipe,
-    device: str = "cpu",
-    least_images: int = LEAST_IMAGES,
-) -> Path:
-    """Adapt, export, and write the card; returns the ONNX file.
+class Adaptation:
+    """One run: `train`, then `export`.
 
     Args:
         checkpoint: a .pth of ours or a published one.
-        folder: crops of people, a folder or a tar, in any arrangement; names say nothing.
+        crops: at the input's size.
         out: folder of the run; one that was stopped there goes on.
     Raises:
-        AdaptError, CheckpointError, DataError, ExportError.
+        AdaptError, CheckpointError.
     """
-    run = Adaptation(
-        checkpoint, folder, out, recipe=recipe, device=device, least_images=least_images
-    )
-    run.train()
-    return run.export()
-
-
-class Adaptation:
-    """One run: `train`, then `export`."""
 
     def __init__(
         self,
         checkpoint: Path,
-        folder: Path,
+        crops: Crops,
         out: Path,
         *,
         recipe: PictureRecipe,
         device: str = "cpu",
-        least_images: int = LEAST_IMAGES,
     ) -> None:
         if recipe.loss not in LOSSES:
             raise AdaptError(f"loss {recipe.loss!r}: one of {', '.join(LOSSES)}")
         self._recipe, self._out, self._device = recipe, out, torch.device(device)
-        self._parent, self._folder = checkpoint, folder
-        self._images = _load(folder, recipe, least_images)
+        self._parent, self._crops = checkpoint, crops
         self.network = checkpoints.load(checkpoint).to(self._device)
+        self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._kernels = fused.kernels_for(self.network, self._device)
         self._trained_on = tuple(
             str(one) for one in checkpoints.read(checkpoint).get("trained_on", ())
         )
         # The judge's pairs are fixed by the model that one starts from.
-        start = self._embed(self.network, np.arange(len(self._images)))
-        self._judged = _cluster(start, recipe, str(folder))
+        start = embed(self.network, crops)
+        self._judged = self._clusters(start)
         count = int(self._judged.max()) + 1
         chosen = np.random.default_rng(recipe.seed).choice(
             count, max(round(HELD_SHARE * count), 2), replace=False
         )
         held = np.isin(self._judged, chosen)
         self._rows, self._held = np.flatnonzero(~held), np.flatnonzero(held)
-        self._before = self._separation(start)
+        self.before = self._separation(start)
+        self._start: Floats | None = start[self._rows]  # the first epoch's vectors
         self._optimiser = torch.optim.Adam(
             self.network.parameters(), recipe.learning_rate, weight_decay=5e-4
         )
@@ -186,26 +162,28 @@ class Adaptation:
             tqdm.write(json.dumps(line))
 
     def export(self) -> Path:
-        """Write `adapted.onnx` and its card; the ONNX file."""
-        after = self._separation(self._embed(self.network, np.arange(len(self._images))))
-        content = to_onnx(self.network.cpu().eval(), self._recipe.height, self._recipe.width)
+        """Write `adapted.onnx` and its card; the ONNX file.
+
+        Raises:
+            ExportError.
+        """
+        after = self._separation(embed(self.network, self._crops))
+        height, width = self._crops.size
+        content = to_onnx(self.network.cpu().eval(), height, width)
         self.network.to(self._device)
         path = self._out / "adapted.onnx"
-        name = f"{self._parent.stem}-adapted"
         figures = {
             f"{when}_{key}": round(value, 4)
-            for when, of in (("before", self._before), ("after", after))
+            for when, of in (("before", self.before), ("after", after))
             for key, value in of.model_dump().items()
         }
-        card = describe(
+        card = describe_float(
             content,
             path,
-            name=name,
-            spec=input_spec(self._recipe.height, self._recipe.width),
-            space_id=space_of(name, content),
-            variant_id="float32",
-            training_data=(*self._trained_on, f"{self._folder.name}:without-labels"),
-            notes=f"adapted from {self._parent.name} by {self._recipe.loss} on {len(self._images)} "
+            name=f"{self._parent.stem}-adapted",
+            size=self._crops.size,
+            training_data=self._learned_from,
+            notes=f"adapted from {self._parent.name} by {self._recipe.loss} on {len(self._crops)} "
             f"unlabelled crops, {self.epoch} epochs, seed {self._recipe.seed}",
             metrics=[
                 Metric(
@@ -215,14 +193,20 @@ class Adaptation:
                 )
             ],
         )
-        card = card.model_copy(update={"parent": self._parent.stem})
-        write_model(content, card, path)
+        write_model(content, card.model_copy(update={"parent": self._parent.stem}), path)
         return path
+
+    @property
+    def _learned_from(self) -> tuple[str, ...]:
+        return (*self._trained_on, f"{self._crops.name}:without-labels")
 
     def _one_epoch(self) -> dict[str, Any]:
         recipe = self._recipe
-        vectors = self._embed(self.network, self._rows)
-        labels = _cluster(vectors, recipe, str(self._folder))
+        vectors = (
+            embed(self.network, self._crops, self._rows) if self._start is None else self._start
+        )
+        self._start = None
+        labels = self._clusters(vectors)
         known = np.flatnonzero(labels >= 0)
         rows, people = self._rows[known], labels[known]
         sampler = PKSampler(
@@ -238,7 +222,7 @@ class Adaptation:
         self.network.train()
         for number, batch in enumerate(tqdm(batches, desc=f"epoch {self.epoch + 1}", leave=False)):
             step = self.epoch * 100_000 + number
-            images = self._tensor(rows[batch])
+            images = self._crops.tensor(rows[batch]).to(self._device)
             random = uniforms(recipe.seed, step, len(batch)).to(self._device)
             with torch.no_grad():
                 images = augment(images, random, recipe.augment)
@@ -261,7 +245,11 @@ class Adaptation:
         return line
 
     def _losses(self, images: Tensor, people: Tensor, head: nn.Linear) -> dict[str, Tensor]:
-        before, embedding, _ = self.network.heads(images)
+        images = images.contiguous(memory_format=torch.channels_last)
+        if self._kernels is not None:
+            before, embedding, _ = fused.heads(self.network, images, self._kernels)
+        else:
+            before, embedding, _ = self.network.heads(images)
         direction = F.normalize(embedding, dim=1)
         told = {
             "classes": F.cross_entropy(_LOGIT_SCALE * head(direction), people, label_smoothing=0.1),
@@ -273,20 +261,14 @@ class Adaptation:
             )
         return told
 
-    def _tensor(self, rows: Ints) -> Tensor:
-        """(n, 3, h, w) in 0..1, RGB."""
-        picked = torch.from_numpy(self._images[rows]).to(self._device)
-        return picked.permute(0, 3, 1, 2).float().div(255)
-
-    def _embed(self, network: OSNet, rows: Ints) -> Floats:
-        network.eval()
-        found = np.empty((len(rows), EMBEDDING_SIZE), np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(rows), _EMBED_BATCH):
-                some = rows[start : start + _EMBED_BATCH]
-                images = normalise(self._tensor(some))
-                found[start : start + len(some)] = network(images).float().cpu().numpy()
-        return unit(found)
+    def _clusters(self, vectors: Floats) -> Ints:
+        try:
+            return cluster(vectors, self._recipe.clustering)
+        except Collapsed as error:
+            raise AdaptError(
+                f"crops of {self._crops.name}: {error}, no model was written; gather more crops of "
+                "more people"
+            ) from error
 
     def _separation(self, vectors: Floats) -> Separation:
         """Of pairs of held-back images, by the clusters of the model that one started from."""
@@ -296,7 +278,7 @@ class Adaptation:
         )
         if len(positive) < 2 or len(negative) < 2:
             raise AdaptError(
-                f"{self._folder}: {len(positive)} alike and {len(negative)} other pairs among "
+                f"{self._crops.name}: {len(positive)} alike and {len(negative)} other pairs among "
                 f"{len(labels)} held-back images; nothing could tell whether the model got better: "
                 "gather more crops"
             )
@@ -310,8 +292,8 @@ class Adaptation:
             gds=None if self._gds is None else self._gds.state_dict(),
             epoch=self.epoch,
             recipe=_plain(self._recipe),
-            trained_on=[*self._trained_on, f"{self._folder.name}:without-labels"],
-            input={"height": self._recipe.height, "width": self._recipe.width},
+            trained_on=list(self._learned_from),
+            input=dict(zip(("height", "width"), self._crops.size, strict=True)),
         )
 
     def _resume(self) -> None:
@@ -325,6 +307,7 @@ class Adaptation:
         if self._gds is not None:
             self._gds.load_state_dict(saved["gds"])
         self.epoch = int(saved["epoch"])
+        self._start = None
 
 
 def _separating(loss: str) -> nn.Module | None:
@@ -346,47 +329,8 @@ def _plain(recipe: PictureRecipe) -> dict[str, Any]:
     return {key: value for key, value in asdict(recipe).items() if key != "epochs"}
 
 
-def _load(folder: Path, recipe: PictureRecipe, least: int) -> NDArray[np.uint8]:
-    """(n, h, w, 3) uint8, RGB."""
-    import cv2
-
-    with open_images(folder) as images:
-        names = images.files("")
-        if len(names) < least:
-            raise AdaptError(
-                f"{folder}: {len(names)} images, at least {least} are needed; gather more crops"
-            )
-        held = np.empty((len(names), recipe.height, recipe.width, 3), np.uint8)
-        for index, image in enumerate(images.all(names, folder.name)):
-            small = image.shape[0] > recipe.height
-            how = cv2.INTER_AREA if small else cv2.INTER_LINEAR
-            scaled = cv2.resize(image, (recipe.width, recipe.height), interpolation=how)
-            held[index] = scaled[:, :, ::-1]
-    return held
-
-
-def _cluster(vectors: Floats, recipe: PictureRecipe, where: str) -> Ints:
-    """(n,) pseudo-labels.
-
-    Raises:
-        AdaptError: fewer than two clusters, or one that holds too much.
-    """
-    graph = jaccard_graph(vectors, k1=recipe.k1, k2=recipe.k2)
-    labels = clusters(graph, eps=recipe.eps, least=recipe.least)
-    sizes = np.bincount(labels[labels >= 0])
-    if len(sizes) < 2 or sizes.max() > max(LARGEST_SHARE * len(labels), 2 * recipe.k1):
-        raise AdaptError(
-            f"{where}: {len(labels)} images fall into {len(sizes)} clusters, the largest of "
-            f"{int(sizes.max(initial=0))}: the clusters collapsed, no model was written; gather "
-            "more crops of more people"
-        )
-    return labels
-
-
 def _classifier(vectors: Floats, people: Ints) -> nn.Linear:
     """Cosine classifier whose classes start at the clusters' mean directions."""
-    from models.site_projection import means
-
     centres = unit(means(vectors, people, int(people.max()) + 1))
     head = nn.Linear(vectors.shape[1], len(centres), bias=False)
     head.weight.data.copy_(torch.from_numpy(centres))

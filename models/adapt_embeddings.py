@@ -23,7 +23,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.neighbours import clusters, jaccard_graph, nearest
+from models.neighbours import Clustering, Collapsed, nearest
+from models.neighbours import cluster as cluster_rows
 from models.site_evidence import Evidence, EvidenceError
 from models.site_projection import (
     Projection,
@@ -39,8 +40,6 @@ from reid.site_map import SiteMap
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 LEAST_TRACKLETS = 200  # fewer people than a batch has would be learned by heart
-LEAST_CLUSTERS = 16
-LARGEST_SHARE = 0.2  # of all tracklets in one cluster: then the clusters have run together
 _LEAST_OF_CAMERA = 30  # vectors; a camera with fewer gets the statistics of all
 _CANDIDATES = 60  # neighbours among which a tracklet's best of every camera is looked for
 _SURE_SHARE = 0.5  # of the pairs that choose each other, the more alike half teaches transit times
@@ -62,7 +61,7 @@ class AdaptRecipe:
         shrinkage: of both whitenings (`models.site_projection.whitening`).
         rounds: of clustering and projection; 0 ends with whitening.
         transit_weight: what a unit of log ratio of transit times adds to a cosine; 0 ignores times.
-        eps, least, k1, k2: of `models.neighbours`.
+        clustering: of tracklets; fewer people than a batch has would be learned by heart.
         projection: how it is trained; steps = 0 ends a round with whitening within clusters.
         early_steps: of every round but the last, which only has to cluster better.
     """
@@ -73,10 +72,7 @@ class AdaptRecipe:
     shrinkage: float = 1.0
     rounds: int = 2
     transit_weight: float = 0.05
-    eps: float = 0.45
-    least: int = 3
-    k1: int = 20
-    k2: int = 6
+    clustering: Clustering = field(default_factory=lambda: Clustering(eps=0.45, least=3, fewest=16))
     projection: ProjectionRecipe = field(default_factory=ProjectionRecipe)
     early_steps: int = 300
 
@@ -218,20 +214,12 @@ def cluster(
         evidence.together,
         weight=recipe.transit_weight,
     )
-    graph = jaccard_graph(of_tracklet, k1=recipe.k1, k2=recipe.k2, adjust=adjust)
-    labels = clusters(graph, eps=recipe.eps, least=recipe.least)
-    sizes = np.bincount(labels[labels >= 0])
-    if len(sizes) < LEAST_CLUSTERS:
+    try:
+        return cluster_rows(of_tracklet, recipe.clustering, adjust=adjust)
+    except Collapsed as error:
         raise NothingToLearn(
-            f"{evidence.tracklets} tracklets of {evidence.site!r} fall into {len(sizes)} clusters, "
-            f"at least {LEAST_CLUSTERS} are needed; gather sightings for longer"
-        )
-    if sizes.max() > LARGEST_SHARE * evidence.tracklets:
-        raise NothingToLearn(
-            f"one cluster holds {sizes.max()} of {evidence.tracklets} tracklets: the clusters of "
-            f"{evidence.site!r} ran together; lower eps (now {recipe.eps})"
-        )
-    return labels
+            f"tracklets of {evidence.site!r}: {error}; gather sightings for longer"
+        ) from error
 
 
 def _enough(evidence: Evidence) -> None:

@@ -21,7 +21,7 @@ from edge.preprocess import Planes
 from edge.runtime import Precision, RuntimeName, Session, inspect, open_session
 from models import ranking
 from models.data.readers import Dataset, Sample
-from models.export import describe, input_spec, space_of, to_onnx, write_model
+from models.export import describe_float, to_onnx, write_model
 from models.ranking import Features, Metric, Scores
 from models.rerank import rerank
 from reid.card import ModelFile, card_path, read_card
@@ -104,13 +104,11 @@ def _onnx_file(
     shape = inspect(content, name=path).inputs[0].shape
     height, width = shape[2] or size[0], shape[3] or size[1]
     copy = folder / "model.onnx"
-    card = describe(
+    card = describe_float(
         content,
         copy,
         name=path.stem,
-        spec=input_spec(height, width),
-        space_id=space_of(path.stem, content),
-        variant_id="float32",
+        size=(height, width),
         training_data=(),
         licence="unknown",
         made_by="unknown",
@@ -130,14 +128,8 @@ def _checkpoint_file(
     height, width = stage.get("height", size[0]), stage.get("width", size[1])
     content = to_onnx(checkpoints.load(path), height, width)
     copy = folder / "model.onnx"
-    card = describe(
-        content,
-        copy,
-        name=path.stem,
-        spec=input_spec(height, width),
-        space_id=space_of(path.stem, content),
-        variant_id="float32",
-        training_data=trained_on,
+    card = describe_float(
+        content, copy, name=path.stem, size=(height, width), training_data=trained_on
     )
     write_model(content, card, copy)
     return ModelFile(copy, card), trained_on

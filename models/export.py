@@ -92,28 +92,39 @@ def to_onnx(network: OSNet, height: int, width: int, *, inside: bool = False) ->
     """
     whole: nn.Module = _Normalising(network) if inside else network
     whole.eval()
+    model = trace(whole, height, width)
+    _strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString()
+    _compare(whole, content, height, width, inside=inside)
+    return content
+
+
+def trace(network: nn.Module, height: int, width: int, *, fold: bool = True) -> onnx.ModelProto:
+    """The graph of a network in evaluation mode, not checked.
+
+    Args:
+        fold: join normalisation and convolution; else every weight keeps its name in the state.
+    """
     # the exporter tells of its own internals, and of packages that this network does not need
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            whole,
+            network,
             (torch.zeros(2, 3, height, width),),
             input_names=["images"],
             output_names=["output"],
             dynamic_shapes=({0: torch.export.Dim("n")},),
             opset_version=OPSET,
             dynamo=True,
+            optimize=fold,
             verbose=False,
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
-    model = program.model_proto
-    _strip(model)
-    onnx.checker.check_model(model, full_check=True)
-    content: bytes = model.SerializeToString()
-    _compare(whole, content, height, width, inside=inside)
-    return content
+    model: onnx.ModelProto = program.model_proto
+    return model
 
 
 def _strip(model: onnx.ModelProto) -> None:
@@ -202,6 +213,38 @@ def describe(
     values = golden_values("embedder", [golden_row(embedder, 1)])
     golden = Golden(seed=1, values=tuple(float(v) for v in values), tolerance=tolerance)
     return draft.model_copy(update={"golden": golden})
+
+
+def describe_float(
+    content: bytes,
+    path: Path,
+    *,
+    name: str,
+    size: tuple[int, int],
+    training_data: Sequence[str],
+    licence: str = RESEARCH_LICENCE,
+    made_by: str = "edge-reid",
+    notes: str = "",
+    metrics: Sequence[Metric] = (),
+) -> Card:
+    """The card of a float OSNet with a space of its own, fed as published.
+
+    Args:
+        size: of the input, height and width.
+    """
+    return describe(
+        content,
+        path,
+        name=name,
+        spec=input_spec(*size),
+        space_id=space_of(name, content),
+        variant_id="float32",
+        training_data=training_data,
+        licence=licence,
+        made_by=made_by,
+        notes=notes,
+        metrics=metrics,
+    )
 
 
 def write_model(content: bytes, card: Card, path: Path) -> None:

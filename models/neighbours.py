@@ -9,6 +9,7 @@ as in Fan et al., arXiv:1705.10444, and its successors.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,40 @@ BLOCK = 256
 Adjust = Callable[[Ints, Floats], None]
 _EXPAND_SHARE = 2 / 3  # equation 5: how much of a neighbour's set must be shared to take it in
 FARTHEST = 0.8  # distances of the graph above this are left out: no threshold lies there
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """How rows are clustered without labels.
+
+    Attributes:
+        eps, least: of `clusters`.
+        k1, k2: of `jaccard_graph`.
+        fewest: clusters; fewer teach nothing.
+        largest_share: of all rows in one cluster; beyond it the clusters have run together.
+    """
+
+    eps: float = 0.55
+    least: int = 4
+    k1: int = 20
+    k2: int = 6
+    fewest: int = 2
+    largest_share: float = 0.2
+
+
+class Collapsed(Exception):
+    """The rows fall into too few clusters, or nearly all into one.
+
+    Attributes: rows, clusters, largest.
+    """
+
+    def __init__(self, rows: int, clusters: int, largest: int, how: Clustering) -> None:
+        self.rows, self.clusters, self.largest = rows, clusters, largest
+        super().__init__(
+            f"{rows} of them fall into {clusters} clusters, the largest of {largest}; at least "
+            f"{how.fewest} are needed, and none above {how.largest_share:.0%} of all: the clusters "
+            "collapsed"
+        )
 
 
 def nearest(unit: Floats, count: int, *, adjust: Adjust | None = None) -> tuple[Ints, Floats]:
@@ -101,6 +136,24 @@ def clusters(graph: csr_matrix, *, eps: float, least: int) -> Ints:
     return np.asarray(found, np.int64)
 
 
+def cluster(unit: Floats, how: Clustering, *, adjust: Adjust | None = None) -> Ints:
+    """(n,) cluster of each row from 0, -1 for none.
+
+    Args:
+        unit: (n, d), rows of unit length.
+        adjust: as in `nearest`.
+    Raises:
+        Collapsed: fewer than `how.fewest` clusters, or one that holds too much.
+    """
+    graph = jaccard_graph(unit, k1=how.k1, k2=how.k2, adjust=adjust)
+    labels = clusters(graph, eps=how.eps, least=how.least)
+    sizes = np.bincount(labels[labels >= 0])
+    largest = int(sizes.max(initial=0))
+    if len(sizes) < how.fewest or largest > max(how.largest_share * len(labels), 2 * how.k1):
+        raise Collapsed(len(labels), len(sizes), largest, how)
+    return labels
+
+
 def _reciprocal(near: Ints) -> csr_matrix:
     total, count = near.shape
     forward = csr_matrix(
@@ -136,18 +189,25 @@ def _jaccard(encoded: csr_matrix) -> csr_matrix:
     """Equation 10 between all rows that share a neighbour (rows sum to 1)."""
     total = encoded.shape[0]
     by_column = encoded.tocsc()
+    counts = np.diff(by_column.indptr)
     columns, values, starts = [], [], [0]
     for row in range(total):
         own = slice(encoded.indptr[row], encoded.indptr[row + 1])
-        smaller = np.zeros(total, np.float32)
-        for column, value in zip(encoded.indices[own], encoded.data[own], strict=True):
-            span = slice(by_column.indptr[column], by_column.indptr[column + 1])
-            smaller[by_column.indices[span]] += np.minimum(value, by_column.data[span])
+        there, mine = encoded.indices[own], encoded.data[own]
+        lengths = counts[there]
+        # positions of all entries of the columns that this row has a part in
+        first = np.repeat(by_column.indptr[there] - np.cumsum(lengths) + lengths, lengths)
+        at = first + np.arange(len(first))
+        smaller = np.bincount(
+            by_column.indices[at],
+            np.minimum(np.repeat(mine, lengths), by_column.data[at]),
+            minlength=total,
+        )
         found = np.flatnonzero(smaller)
         distance = 1 - smaller[found] / (2 - smaller[found])
         kept = distance < FARTHEST
         columns.append(found[kept])
-        values.append(np.maximum(distance[kept], 0.0))
+        values.append(np.maximum(distance[kept], 0.0).astype(np.float32))
         starts.append(starts[-1] + int(kept.sum()))
     graph = csr_matrix(
         (np.concatenate(values), np.concatenate(columns), np.array(starts)), shape=(total, total)

@@ -30,7 +30,6 @@ from models import checkpoints, fused, ranking
 from models.augment import augment, normalise, uniforms
 from models.data.pack import Pack, load_packs
 from models.data.sampler import PKSampler
-from models.fused import Kernels, NoKernelsError
 from models.losses import (
     batch_hard_triplet,
     distil_classes,
@@ -89,7 +88,8 @@ class Run:
             self.network.load_state_dict(own)
         self._average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self._optimisers = _optimisers(self.network, recipe.optimise)
-        self._kernels = self._kernels_for_this()
+        whole = recipe.optimise.precision == "float32"
+        self._kernels = fused.kernels_for(self.network, self._device) if whole else None
         self._teacher: OSNet | None = None
         if recipe.teacher:
             self._teacher = checkpoints.load(folder / recipe.teacher, heads=True).to(self._device)
@@ -212,19 +212,6 @@ class Run:
         values = {name: float(loss.detach()) for name, loss in told.items()}
         values["right"] = float((logits.argmax(1) == people).float().mean())
         return values
-
-    def _kernels_for_this(self) -> Kernels | None:
-        """Kernels of our own where they exist for device, precision and architecture."""
-        recipe = self.recipe
-        if self._device.type != "cpu" or recipe.optimise.precision != "float32":
-            return None
-        if not fused.supported(self.network) or torch.get_num_threads() > 1:
-            return None
-        try:
-            return Kernels.build()
-        except NoKernelsError as error:
-            tqdm.write(f"training with torch's own operators, about twice as slow: {error}")
-            return None
 
     def averaged(self) -> OSNet:
         """The network with averaged weights, for evaluation and export."""

@@ -15,48 +15,57 @@ def register(app: typer.Typer) -> None:
     app.command("adapt")(adapt)
 
 
+_STORED = "From stored sightings"
+_CROPS = "From crops"
+
+
 def adapt(
     model: Annotated[
-        Path | None, typer.Argument(help="With --images: the .pth checkpoint to start from.")
+        Path | None, typer.Argument(help="Checkpoint (.pth) to start from; only with --images.")
     ] = None,
     embeddings: Annotated[
         Path | None,
-        typer.Option(help="Stored sightings: ledger.db, or a .parquet or .jsonl of edge-match."),
+        typer.Option(help="ledger.db, .parquet or .jsonl of edge-match.", rich_help_panel=_STORED),
     ] = None,
     maps: Annotated[
-        Path, typer.Option(help="Folder of site maps; one folder a site in it.")
+        Path, typer.Option(help="Folder of all sites' maps.", rich_help_panel=_STORED)
     ] = Path("site-maps"),
-    site: Annotated[str | None, typer.Option(help="Which site, where there are several.")] = None,
-    space: Annotated[str | None, typer.Option(help="Which space, where there are several.")] = None,
+    site: Annotated[
+        str | None, typer.Option(help="Where there are several.", rich_help_panel=_STORED)
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Where there are several.", rich_help_panel=_STORED)
+    ] = None,
     steps: Annotated[
-        int, typer.Option(help="With --embeddings: of the last round; fewer are faster, worse.")
+        int, typer.Option(help="Fewer: faster, worse.", rich_help_panel=_STORED)
     ] = 800,
     rollback: Annotated[
-        bool, typer.Option("--rollback", help="Go back to the site's map before this one.")
+        bool,
+        typer.Option("--rollback", help="Take --site's map before.", rich_help_panel=_STORED),
     ] = False,
     images: Annotated[
-        Path | None, typer.Option(help="Folder or tar of crops of people, named in any way.")
+        Path | None, typer.Option(help="Folder or tar, any names.", rich_help_panel=_CROPS)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of run and model.", rich_help_panel=_CROPS)
     ] = None,
     loss: Annotated[
-        str,
-        typer.Option(
-            help="With --images: baseline, gds, gds-h; to compare: histogram, f-statistic, global."
-        ),
+        str, typer.Option(help="baseline, gds or gds-h.", rich_help_panel=_CROPS)
     ] = "gds-h",
-    out: Annotated[
-        Path | None, typer.Option(help="With --images: folder of the run and its model.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(help="With --images: rounds of cluster and train.")] = 10,
-    device: Annotated[str, typer.Option(help="With --images: cpu, cuda, ...")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
-    seed: Annotated[int, typer.Option(help="Fixes what is drawn at random.")] = 1,
+    epochs: Annotated[
+        int, typer.Option(help="Of clustering and training.", rich_help_panel=_CROPS)
+    ] = 10,
+    height: Annotated[int, typer.Option(help="Of the input.", rich_help_panel=_CROPS)] = 128,
+    width: Annotated[int, typer.Option(help="Of the input.", rich_help_panel=_CROPS)] = 64,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...", rich_help_panel=_CROPS)] = "cpu",
+    threads: Annotated[int, typer.Option(help="On the CPU.")] = 1,
+    seed: Annotated[int, typer.Option(help="Fixes what is random.")] = 1,
 ) -> None:
-    """Adapt to a site without labels: from its stored sightings, or from crops of people.
+    """Adapt to a site without labels: from stored sightings, or from crops of people.
 
-    --embeddings learns a small map on top of the embedder, from vectors, cameras and times alone;
-    it is taken into use under --maps only if it helps on sightings that were held back.
-
-    --images trains a checkpoint further on crops (clustering, with GDS) and writes a new model.
+    --embeddings FILE learns a small map on top of the embedder from vectors, cameras and times;
+    it is put under --maps only if it helps on sightings that were held back.
+    MODEL --images FOLDER --out FOLDER trains a checkpoint further and writes a new model.
     """
     console = Console(stderr=True)
     if embeddings is not None and images is None:
@@ -64,7 +73,9 @@ def adapt(
     elif rollback and site is not None:
         _roll_back(console, maps, site)
     elif images is not None and model is not None and out is not None and embeddings is None:
-        _from_images(console, model, images, loss, out, epochs, device, threads, seed)
+        _from_images(
+            console, model, images, loss, out, epochs, (height, width), device, threads, seed
+        )
     else:
         console.print(
             "give either --embeddings FILE, or MODEL --images FOLDER --out FOLDER, "
@@ -153,13 +164,15 @@ def _from_images(
     loss: str,
     out: Path,
     epochs: int,
+    size: tuple[int, int],
     device: str,
     threads: int,
     seed: int,
 ) -> None:
     import torch
 
-    from models.adapt import LOSSES, AdaptError, PictureRecipe, adapt_pictures
+    from models.adapt import LEAST_IMAGES, LOSSES, Adaptation, AdaptError, PictureRecipe
+    from models.adapt_crops import TooFewCrops, open_crops
     from models.checkpoints import CheckpointError
     from models.data.errors import DataError
     from models.export import ExportError
@@ -168,11 +181,12 @@ def _from_images(
         raise typer.BadParameter(f"{loss!r} is none of {', '.join(LOSSES)}", param_hint="--loss")
     torch.set_num_threads(threads)
     try:
-        done = adapt_pictures(
-            model, images, out, recipe=PictureRecipe(loss=loss, epochs=epochs, seed=seed),
-            device=device,
-        )  # fmt: skip
-    except (AdaptError, CheckpointError, DataError, ExportError) as error:
+        crops = open_crops(images, height=size[0], width=size[1], least=LEAST_IMAGES)
+        recipe = PictureRecipe(loss=loss, epochs=epochs, seed=seed)
+        run = Adaptation(model, crops, out, recipe=recipe, device=device)
+        run.train()
+        done = run.export()
+    except (AdaptError, TooFewCrops, CheckpointError, DataError, ExportError) as error:
         console.print(str(error), style="red", markup=False, highlight=False)
         raise typer.Exit(2) from error
     console.print(f"{done} with its card; judge it with edge-models evaluate", highlight=False)

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from models.osnet import AggregationGate, ConvBNReLU, Linear1x1, Lite3x3, OmniScaleBlock, OSNet
 
@@ -127,6 +128,20 @@ def supported(network: OSNet) -> bool:
         and all(c in SIZES for c in middle)
         and max(arch.channels) <= MOST_CHANNELS
     )
+
+
+def kernels_for(network: OSNet, device: torch.device) -> Kernels | None:
+    """The kernels where they can train this network here (float32); else None.
+
+    Where only a compiler is missing, that is said.
+    """
+    if device.type != "cpu" or torch.get_num_threads() > 1 or not supported(network):
+        return None
+    try:
+        return Kernels.build()
+    except NoKernelsError as error:
+        tqdm.write(f"training with torch's own operators, about twice as slow: {error}")
+        return None
 
 
 def heads(network: OSNet, x: Tensor, kernels: Kernels) -> tuple[Tensor, Tensor, Tensor | None]:

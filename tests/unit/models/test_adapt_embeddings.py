@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from models.adapt_embeddings import AdaptRecipe, NothingToLearn, fit, mutual_pairs, tracklet_means
 from models.cli import app
+from models.neighbours import Clustering
 from models.site_acceptance import (
     Refused,
     Verdict,
@@ -43,7 +44,9 @@ from tests.unit.models.drawn_site import (
 )
 
 QUICK = AdaptRecipe(
-    k1=6, k2=2, least=2, projection=ProjectionRecipe(steps=40, people=16, images=4), early_steps=20
+    clustering=Clustering(eps=0.45, k1=6, k2=2, least=2, fewest=16),
+    projection=ProjectionRecipe(steps=40, people=16, images=4),
+    early_steps=20,
 )
 
 
@@ -79,9 +82,10 @@ def test_a_site_of_one_camera_or_of_few_tracklets_teaches_nothing() -> None:
 
 def test_clusters_that_run_together_make_no_map() -> None:
     evidence, _ = drawn_site()
+    loose = replace(QUICK.clustering, eps=0.79, k1=200)
 
-    with pytest.raises(NothingToLearn, match=r"ran together|clusters"):
-        fit(evidence, replace(QUICK, eps=0.79, k1=200, transit_weight=0.0))
+    with pytest.raises(NothingToLearn, match="clusters collapsed"):
+        fit(evidence, replace(QUICK, clustering=loose, transit_weight=0.0))
 
 
 def test_people_seen_at_once_by_one_camera_are_never_neighbours() -> None:

@@ -12,20 +12,23 @@ import pytest
 import torch
 
 from models import checkpoints
-from models.adapt import LOSSES, Adaptation, AdaptError, PictureRecipe, adapt_pictures
+from models.adapt import LOSSES, Adaptation, AdaptError, PictureRecipe
+from models.adapt_crops import Crops, TooFewCrops, embed, open_crops
+from models.augment import normalise
+from models.neighbours import Clustering
 from models.osnet import Architecture, OSNet
 from models.recipe import Augment
 from reid.card import card_path, read_card
 
 QUICK = PictureRecipe(
-    epochs=2, steps=2, height=32, width=16, people=4, images=3, least=2, k1=5, k2=2, eps=0.6,
-    augment=Augment(),
+    epochs=2, steps=2, people=4, images=3, augment=Augment(),
+    clustering=Clustering(eps=0.6, least=2, k1=5, k2=2),
 )  # fmt: skip
 PEOPLE, IMAGES = 12, 10
 
 
 @pytest.fixture(scope="module")
-def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve people of two colours each, ten noisy crops of each."""
     folder = tmp_path_factory.mktemp("crops")
     random = np.random.default_rng(4)
@@ -41,6 +44,11 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def crops(folder: Path) -> Crops:
+    return open_crops(folder, height=32, width=16, least=100)
+
+
+@pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(2)
     network = OSNet(Architecture(width=0.25, neck=True), classes=2)
@@ -53,9 +61,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_adapted_model_has_a_card_of_its_own(
-    crops: Path, checkpoint: Path, tmp_path: Path
+    crops: Crops, checkpoint: Path, tmp_path: Path
 ) -> None:
-    path = adapt_pictures(checkpoint, crops, tmp_path, recipe=QUICK, least_images=100)
+    run = Adaptation(checkpoint, crops, tmp_path, recipe=QUICK)
+
+    run.train()
+    path = run.export()
 
     card = read_card(card_path(path))
     assert card.parent == "start" and card.space_id is not None
@@ -65,10 +76,10 @@ def test_an_adapted_model_has_a_card_of_its_own(
 
 
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
-    crops: Path, checkpoint: Path, tmp_path: Path
+    crops: Crops, checkpoint: Path, tmp_path: Path
 ) -> None:
     def run(folder: str) -> Adaptation:
-        return Adaptation(checkpoint, crops, tmp_path / folder, recipe=QUICK, least_images=100)
+        return Adaptation(checkpoint, crops, tmp_path / folder, recipe=QUICK)
 
     whole = run("whole")
     whole.train()
@@ -82,23 +93,17 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
 
 
 def test_another_recipe_does_not_go_on_in_the_same_folder(
-    crops: Path, checkpoint: Path, tmp_path: Path
+    crops: Crops, checkpoint: Path, tmp_path: Path
 ) -> None:
-    Adaptation(checkpoint, crops, tmp_path, recipe=QUICK, least_images=100).train(
-        stop_after_epochs=1
-    )
+    Adaptation(checkpoint, crops, tmp_path, recipe=QUICK).train(stop_after_epochs=1)
 
     with pytest.raises(AdaptError, match="other settings"):
-        Adaptation(
-            checkpoint, crops, tmp_path, recipe=replace(QUICK, loss="baseline"), least_images=100
-        )
+        Adaptation(checkpoint, crops, tmp_path, recipe=replace(QUICK, loss="baseline"))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_loss_trains(loss: str, crops: Path, checkpoint: Path, tmp_path: Path) -> None:
-    run = Adaptation(
-        checkpoint, crops, tmp_path, recipe=replace(QUICK, loss=loss, steps=2), least_images=100
-    )
+def test_every_loss_trains(loss: str, crops: Crops, checkpoint: Path, tmp_path: Path) -> None:
+    run = Adaptation(checkpoint, crops, tmp_path, recipe=replace(QUICK, loss=loss, steps=2))
 
     run.train(stop_after_epochs=1)
 
@@ -107,17 +112,37 @@ def test_every_loss_trains(loss: str, crops: Path, checkpoint: Path, tmp_path: P
     assert np.isfinite(list(line.values())).all()
 
 
-def test_too_few_images_make_no_model(crops: Path, checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(AdaptError, match="120 images, at least 200"):
-        adapt_pictures(checkpoint, crops, tmp_path, recipe=QUICK)
+def test_too_few_images_are_refused_with_the_number_found(folder: Path) -> None:
+    with pytest.raises(TooFewCrops, match="120 images, at least 200"):
+        open_crops(folder, height=32, width=16, least=200)
+
+
+def test_collapsed_clusters_make_no_model(crops: Crops, checkpoint: Path, tmp_path: Path) -> None:
+    none = replace(QUICK, clustering=replace(QUICK.clustering, least=1000))
+
+    with pytest.raises(AdaptError, match="collapsed, no model was written"):
+        Adaptation(checkpoint, crops, tmp_path, recipe=none)
 
     assert not (tmp_path / "adapted.onnx").exists()
 
 
-def test_collapsed_clusters_make_no_model(crops: Path, checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(AdaptError, match="collapsed"):
-        adapt_pictures(
-            checkpoint, crops, tmp_path, recipe=replace(QUICK, least=1000), least_images=100
-        )
+def test_the_runtime_embeds_crops_by_the_networks_weights_of_the_moment(
+    crops: Crops, checkpoint: Path
+) -> None:
+    network = checkpoints.load(checkpoint)
+    rows = np.array([3, 40, 7])
+    before = embed(network, crops, rows, by_runtime=True)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(
+                0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+            )
 
-    assert not (tmp_path / "adapted.onnx").exists()
+    found = embed(network, crops, rows, by_runtime=True)
+
+    with torch.inference_mode():
+        wanted = network.eval()(normalise(crops.tensor(rows))).numpy()
+    np.testing.assert_allclose(
+        found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5
+    )
+    assert not np.allclose(found, before, atol=1e-2)
