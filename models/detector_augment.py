@@ -27,6 +27,7 @@ from models.detector_data import Floats, Image, Picture
 NOTHING, PERSON, IGNORE = 0, 1, 2  # kinds of a box row
 MOST_BOXES = 48  # of one sample, largest first; the sources have at most 32 a picture
 _PAD = 114  # grey of the letterbox
+_MOST_TURN = 12.0  # degrees: people lean towards the rim of a wide view from above
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,10 @@ class Sampler:
         matrix = np.array([[kx, 0, ox - x1 + 0.5 * kx - 0.5], [0, ky, oy - y1 + 0.5 * ky - 0.5]])
         if flip:
             matrix[0] = [-kx, 0, ox - x1 + sx * width - 0.5 * kx - 0.5]
+        turn = np.radians(rng.uniform(-_MOST_TURN, _MOST_TURN)) if rng.random() < 0.25 else 0.0
+        centre = np.array([x2 - x1, y2 - y1]) / 2
+        if turn:
+            matrix = _rotation(turn, centre - 0.5) @ np.vstack([matrix, [0, 0, 1]])
         canvas[y1:y2, x1:x2] = cv2.warpAffine(
             pixels,
             matrix,
@@ -156,6 +161,8 @@ class Sampler:
         if flip:
             boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
         boxes = (boxes * [sx, sy, sx, sy] + [ox, oy, ox, oy]).astype(np.float32)
+        if turn:
+            boxes = turned(boxes, turn, centre + np.array([x1, y1]))
         clipped = np.clip(boxes, [x1, y1, x1, y1], [x2, y2, x2, y2]).astype(np.float32)
         return clipped, _judge(source.kinds, boxes, clipped)
 
@@ -187,6 +194,24 @@ class Sampler:
             boxes = np.concatenate([boxes, box])
             kinds = np.append(kinds, _judge(np.array([PERSON]), whole, box))
         return boxes, kinds
+
+
+def _rotation(angle: float, centre: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(2, 3): turn by an angle in radians around a point."""
+    linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.column_stack([linear, centre - linear @ centre])
+
+
+def turned(boxes: Floats, angle: float, centre: npt.NDArray[np.float64]) -> Floats:
+    """Boxes (n, 4) around people when the picture turns by `angle` radians around `centre`.
+
+    Around the ellipse in each box: a body fills that rather than the box's corners, so that the
+    box around turned corners would be too wide.
+    """
+    matrix = _rotation(angle, centre)
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2 @ matrix[:, :2].T + matrix[:, 2]
+    half = np.sqrt(((boxes[:, 2:] - boxes[:, :2]) / 2) ** 2 @ (matrix[:, :2] ** 2).T)
+    return np.concatenate([middle - half, middle + half], axis=1).astype(np.float32)
 
 
 def _decode(picture: Picture, reference: int) -> _Source:

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from models.detector import boxes_of
 from models.detector_augment import IGNORE, PERSON
 
-_ALPHA, _BETA = 0.5, 6.0
 _CELLS_A_PERSON = 10
 
 
@@ -36,8 +35,8 @@ class Targets:
     boxes: Tensor
 
 
-def iou_and_giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and generalised IoU of boxes (…, 4) against boxes (…, 4), broadcast."""
+def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and union of boxes (…, 4) against boxes (…, 4), broadcast."""
     # coordinate by coordinate: sliced pairs run several times slower on a CPU
     ax1, ay1, ax2, ay2 = a.unbind(-1)
     bx1, by1, bx2, by2 = b.unbind(-1)
@@ -45,10 +44,17 @@ def iou_and_giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     high = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
     inter = wide * high
     union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - inter + 1e-7
+    return inter / union, union
+
+
+def iou_and_giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU of boxes (…, 4) against boxes (…, 4), broadcast."""
+    iou, union = _overlap(a, b)
+    ax1, ay1, ax2, ay2 = a.unbind(-1)
+    bx1, by1, bx2, by2 = b.unbind(-1)
     hull_wide = torch.maximum(ax2, bx2) - torch.minimum(ax1, bx1)
     hull_high = torch.maximum(ay2, by2) - torch.minimum(ay1, by1)
     hull = hull_wide * hull_high + 1e-7
-    iou = inter / union
     return iou, iou - (hull - union) / hull
 
 
@@ -74,12 +80,12 @@ def assign(
         boxes: (b, k, 4). kinds: (b, k). grid: (n, 3) of `cells`.
     """
     person = kinds == PERSON
-    iou, _ = iou_and_giou(predicted[:, None], boxes[:, :, None])  # (b, k, n)
+    iou, _ = _overlap(predicted[:, None], boxes[:, :, None])  # (b, k, n)
     # a person smaller than a cell may hold no centre: he gets the cells around his middle
     eligible = _within(grid, boxes, margin=grid[:, 2] * 0.75) & person[:, :, None]
-    agreement = torch.where(
-        eligible, logits.float().sigmoid()[:, None] ** _ALPHA * iou**_BETA + 1e-12, 0.0
-    )
+    # alpha 0.5 and beta 6, without the costly pow
+    agreement = logits.float().sigmoid().sqrt()[:, None] * (iou * iou * iou).square() + 1e-12
+    agreement = torch.where(eligible, agreement, 0.0)
     best = agreement.topk(min(_CELLS_A_PERSON, agreement.shape[2]), dim=2)
     chosen = torch.zeros_like(eligible).scatter_(2, best.indices, best.values > 0)
     # a cell answers for one person only: the one it overlaps most

@@ -52,6 +52,7 @@ class Recipe:
     cutouts: str
     held_out: str
     validate_pictures: int
+    optimiser: str
     learning_rate: float
     weight_decay: float
     warmup_share: float
@@ -94,6 +95,8 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(path, f"its kind is {found['kind']!r}, not 'detector'")
     if found["precision"] not in ("float32", "bfloat16"):
         raise RecipeError(path, f"precision {found['precision']!r} is not float32 or bfloat16")
+    if found["optimiser"] not in ("adamw", "muon"):
+        raise RecipeError(path, f"optimiser {found['optimiser']!r} is not adamw or muon")
     for name in ("pictures", "optional"):
         found[name] = tuple(found[name])
     return Recipe(**found, phases=phases)

@@ -9,8 +9,8 @@ on where they stopped), `detector.pt` holds the averaged weights alone; both are
 step, so a cut run keeps the previous one. `log.jsonl` and `curves.png` beside them.
 Fails: RecipeError for a recipe or pack that does not fit, before anything is written.
 
-Sources: averaged weights: Polyak & Juditsky 1992; AdamW: arXiv:1711.05101; loss and assignment in
-detector_loss.py, samples in detector_augment.py, teacher in detector_teacher.py.
+Sources: averaged weights: Polyak & Juditsky 1992; AdamW: arXiv:1711.05101; Muon: muon.py; loss and
+assignment in detector_loss.py, samples in detector_augment.py, teacher in detector_teacher.py.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from models.detector_metrics import average_precision
 from models.detector_recipe import Recipe, RecipeError, read_recipe
 from models.detector_teacher import YoloxTeacher
 from models.detector_torch import find_people
+from models.muon import Muon
 
 _CHECKPOINT_S = 120.0  # at most so much work is lost to a cut
 _VALIDATIONS = 12  # a run
@@ -104,11 +105,13 @@ class _Average:
     def update(self, detector: Detector) -> None:
         self.steps += 1
         keep = min(self._decay, (1.0 + self.steps) / (10.0 + self.steps))
-        mine, current = self.detector.state_dict(), detector.state_dict()
-        floats = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [mine[name] for name in floats], [current[name] for name in floats], 1.0 - keep
-        )
+        torch._foreach_lerp_(_floats(self.detector), _floats(detector), 1.0 - keep)
+
+
+def _floats(detector: Detector) -> list[Tensor]:
+    """Weights and running statistics."""
+    found = [*detector.parameters(), *detector.buffers()]
+    return [t.detach() for t in found if t.is_floating_point()]
 
 
 def _load_pictures(recipe: Recipe, pack: Path) -> list[Picture]:
@@ -121,14 +124,24 @@ def _load_pictures(recipe: Recipe, pack: Path) -> list[Picture]:
     return [replace(p, weight=p.weight * factors.get(p.source, 1.0)) for p in pictures]
 
 
-def _optimiser(detector: Detector, recipe: Recipe) -> torch.optim.AdamW:
-    matrices = [p for p in detector.parameters() if p.ndim > 1]
-    vectors = [p for p in detector.parameters() if p.ndim <= 1]
+def _optimisers(detector: Detector, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """One, or two where Muon has the convolutions between the first and the answers."""
+    found: list[torch.optim.Optimizer] = []
+    rest = list(detector.named_parameters())
+    if recipe.optimiser == "muon":
+        hidden = {
+            name: p
+            for name, p in rest
+            if p.ndim > 1 and p.shape[1] > 3 and ".answer." not in name and ".imitate." not in name
+        }
+        found.append(Muon(hidden.values(), recipe.learning_rate, weight_decay=recipe.weight_decay))
+        rest = [(name, p) for name, p in rest if name not in hidden]
     groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [p for _, p in rest if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for _, p in rest if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    found.append(torch.optim.AdamW(groups, lr=recipe.learning_rate, foreach=True))
+    return found
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
@@ -227,7 +240,7 @@ class _Run:
         self._device = device
         self._detector = detector.to(device)
         self._detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimiser = _optimiser(self._detector, recipe)
+        self._optimisers = _optimisers(self._detector, recipe)
         self._average = _Average(self._detector, recipe.ema_decay)
         self._held_out = held_out[:: max(1, len(held_out) // recipe.validate_pictures)]
         self._out = out
@@ -245,7 +258,8 @@ class _Run:
         self._detector.load_state_dict(saved["weights"])
         self._average.detector.load_state_dict(saved["average"])
         self._average.steps = saved["steps"]
-        self._optimiser.load_state_dict(saved["optimiser"])
+        for optimiser, state in zip(self._optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
         self.used, self._samples = saved["state"]["share"], saved["state"]["samples"]
 
     def go(
@@ -292,11 +306,13 @@ class _Run:
 
     def _step(self, batch: dict[str, Tensor], share: float) -> None:
         recipe = self._recipe
-        for group in self._optimiser.param_groups:
-            group["lr"] = recipe.rate(share)
+        for optimiser in self._optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate(share)
         on = {k: v.to(self._device, non_blocking=True) for k, v in batch.items()}
-        images = on["image"].float().contiguous(memory_format=torch.channels_last)
-        half = recipe.precision == "bfloat16"
+        half = recipe.precision == "bfloat16"  # holds 0..255 exactly
+        images = on["image"].to(torch.bfloat16 if half else torch.float32)
+        images = images.contiguous(memory_format=torch.channels_last)
         self._detector.train()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
             rows, imitation = self._detector(images)
@@ -311,10 +327,11 @@ class _Run:
             taught = teacher_loss(imitation, on["teacher_scores"], on["teacher_boxes"], grid)
             loss = loss + recipe.teacher_weight * taught
             losses["teacher"] = taught
-        self._optimiser.zero_grad(set_to_none=True)
+        self._detector.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._detector.parameters(), _CLIP)
-        self._optimiser.step()
+        for optimiser in self._optimisers:
+            optimiser.step()
         self._average.update(self._detector)
         self._samples += len(images)
         for name, value in losses.items():
@@ -335,7 +352,7 @@ class _Run:
                 "weights": self._detector.state_dict(),
                 "average": average,
                 "steps": self._average.steps,
-                "optimiser": self._optimiser.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
                 "state": {"share": share, "samples": self._samples},
             },
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
-from models.detector_augment import IGNORE, MOST_BOXES, PERSON, Sampler
+from models.detector_augment import IGNORE, MOST_BOXES, PERSON, Sampler, turned
 from models.detector_data import Picture
-from tests.unit.models.detector_pictures import boxed_picture, no_cutouts, red_extent
+from tests.unit.models.detector_pictures import RED, boxed_picture, no_cutouts, red_extent
 
 
 def red_cutouts() -> np.ndarray:
@@ -23,6 +25,16 @@ def empty_picture() -> Picture:
     encoded = cv2.imencode(".png", np.full((200, 200, 3), 90, np.uint8))[1].tobytes()
     none = np.zeros((0, 4), np.float32)
     return Picture("made", "empty", encoded, 200, 200, none, none)
+
+
+def round_picture() -> Picture:
+    """A grey picture with a red ellipse, labelled as a person."""
+    picture = boxed_picture()
+    image = np.full((200, 200, 3), 90, np.uint8)
+    x1, y1, x2, y2 = (int(v) for v in picture.boxes[0])
+    centre, axes = ((x1 + x2) // 2, (y1 + y2) // 2), ((x2 - x1) // 2, (y2 - y1) // 2)
+    cv2.ellipse(image, centre, axes, 0, 0, 360, RED, -1)
+    return replace(picture, encoded=cv2.imencode(".png", image)[1].tobytes())
 
 
 def test_a_samples_number_alone_decides_what_it_is() -> None:
@@ -44,8 +56,8 @@ def test_another_seed_gives_other_samples() -> None:
     assert not np.array_equal(a.image, b.image)
 
 
-def test_boxes_stay_on_their_people_through_cuts_scales_and_mirrors() -> None:
-    sampler = Sampler([boxed_picture()], no_cutouts(), seed=3)
+def test_boxes_stay_on_their_people_through_cuts_scales_mirrors_and_turns() -> None:
+    sampler = Sampler([round_picture()], no_cutouts(), seed=3)
 
     checked = 0
     for number in range(80):
@@ -56,6 +68,17 @@ def test_boxes_stay_on_their_people_through_cuts_scales_and_mirrors() -> None:
             checked += 1
 
     assert checked > 20
+
+
+def test_a_turned_box_is_the_one_around_the_turned_ellipse() -> None:
+    upright = np.array([[40, 20, 60, 80]], np.float32)  # half axes 10 and 30 around (50, 50)
+
+    lying = turned(upright, np.pi / 2, np.array([50.0, 50.0]))
+    leaning = turned(upright, np.radians(30.0), np.array([50.0, 50.0]))
+
+    np.testing.assert_allclose(lying, [[20, 40, 80, 60]], atol=1e-4)
+    half = np.sqrt([10**2 * 0.75 + 30**2 * 0.25, 10**2 * 0.25 + 30**2 * 0.75])
+    np.testing.assert_allclose(leaning[0, 2:] - 50, half, atol=1e-4)
 
 
 def test_pasted_people_are_labelled_where_they_stand() -> None:

@@ -133,6 +133,39 @@ def test_the_same_seed_and_steps_give_the_same_weights(tmp_path: Path, pack: Pat
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_muon_moves_the_hidden_convolutions_and_adamw_the_rest(tmp_path: Path, pack: Path) -> None:
+    out = tmp_path / "out"
+
+    run(small_recipe(tmp_path, optimiser='"muon"'), pack=pack, out=out, steps=2, progress=False)
+
+    saved = torch.load(out / "last.pt", weights_only=True)
+    muon, adamw = (len(x["state"]) for x in saved["optimisers"])
+    hidden = [
+        name
+        for name, value in saved["weights"].items()
+        if value.ndim == 4 and value.shape[1] > 3 and ".answer" not in name and ".imit" not in name
+    ]
+    parameters = sum(1 for _ in load_detector(out / "detector.pt").parameters())
+    untaught = 3 * 2  # without a teacher nothing pulls the imitating answers
+    assert muon == len(hidden) > 40
+    assert adamw == parameters - len(hidden) - untaught
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_run_that_was_cut_ends_with_the_weights_of_one_that_was_not(
+    tmp_path: Path, pack: Path, optimiser: str
+) -> None:
+    recipe = small_recipe(tmp_path, optimiser=f'"{optimiser}"')
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+
+    run(recipe, pack=pack, out=whole, steps=3, progress=False)
+    run(recipe, pack=pack, out=halves, steps=3, stop_after_s=0.0, progress=False)
+    run(recipe, pack=pack, out=halves, steps=3, resume=True, progress=False)
+
+    one, other = (load_detector(x / "detector.pt").state_dict() for x in (whole, halves))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_a_teacher_is_learnt_from_and_its_loss_is_logged(tmp_path: Path, pack: Path) -> None:
     out = tmp_path / "out"
 
@@ -178,6 +211,7 @@ def test_of_overlapping_detections_the_stronger_stays() -> None:
     ("changes", "says"),
     [
         ({"precision": '"int4"'}, "precision"),
+        ({"optimiser": '"sgd"'}, "optimiser"),
         ({"kind": '"embedder"'}, "kind"),
         ({"until": 0.5}, "end at 1.0"),
         ({"ema_decay": "0.9\nspeed = 3"}, "speed"),
