@@ -9,13 +9,12 @@ on where they stopped), `detector.pt` holds the averaged weights alone; both are
 step, so a cut run keeps the previous one. `log.jsonl` and `curves.png` beside them.
 Fails: RecipeError for a recipe or pack that does not fit, before anything is written.
 
-Sources: averaged weights: Polyak & Juditsky 1992; AdamW: arXiv:1711.05101; Muon: muon.py; loss and
-assignment in detector_loss.py, samples in detector_augment.py, teacher in detector_teacher.py.
+Steps and averaged weights in detector_optimise.py, loss and assignment in detector_loss.py, samples
+in detector_augment.py, teacher in detector_teacher.py.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import time
@@ -37,10 +36,10 @@ from models.detector_augment import Sampler
 from models.detector_data import DatasetError, Picture, read_coco, read_cutouts
 from models.detector_loss import label_loss, teacher_loss
 from models.detector_metrics import average_precision
+from models.detector_optimise import Average, optimisers
 from models.detector_recipe import Recipe, RecipeError, read_recipe
 from models.detector_teacher import YoloxTeacher
 from models.detector_torch import find_people
-from models.muon import Muon
 
 _CHECKPOINT_S = 120.0  # at most so much work is lost to a cut
 _VALIDATIONS = 12  # a run
@@ -93,27 +92,6 @@ class _Clock:
         return min(1.0, self._used + (time.monotonic() - self._start) / self._seconds)
 
 
-class _Average:
-    """Exponential moving average of the weights; the first steps are forgotten sooner."""
-
-    def __init__(self, detector: Detector, decay: float) -> None:
-        self.detector = copy.deepcopy(detector).eval().requires_grad_(False)
-        self.steps = 0
-        self._decay = decay
-
-    @torch.no_grad()
-    def update(self, detector: Detector) -> None:
-        self.steps += 1
-        keep = min(self._decay, (1.0 + self.steps) / (10.0 + self.steps))
-        torch._foreach_lerp_(_floats(self.detector), _floats(detector), 1.0 - keep)
-
-
-def _floats(detector: Detector) -> list[Tensor]:
-    """Weights and running statistics."""
-    found = [*detector.parameters(), *detector.buffers()]
-    return [t.detach() for t in found if t.is_floating_point()]
-
-
 def _load_pictures(recipe: Recipe, pack: Path) -> list[Picture]:
     pictures: list[Picture] = []
     for name in recipe.pictures:
@@ -122,26 +100,6 @@ def _load_pictures(recipe: Recipe, pack: Path) -> list[Picture]:
         pictures += read_coco(pack / name)
     factors = recipe.source_weights
     return [replace(p, weight=p.weight * factors.get(p.source, 1.0)) for p in pictures]
-
-
-def _optimisers(detector: Detector, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """One, or two where Muon has the convolutions between the first and the answers."""
-    found: list[torch.optim.Optimizer] = []
-    rest = list(detector.named_parameters())
-    if recipe.optimiser == "muon":
-        hidden = {
-            name: p
-            for name, p in rest
-            if p.ndim > 1 and p.shape[1] > 3 and ".answer." not in name and ".imitate." not in name
-        }
-        found.append(Muon(hidden.values(), recipe.learning_rate, weight_decay=recipe.weight_decay))
-        rest = [(name, p) for name, p in rest if name not in hidden]
-    groups = [
-        {"params": [p for _, p in rest if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for _, p in rest if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    found.append(torch.optim.AdamW(groups, lr=recipe.learning_rate, foreach=True))
-    return found
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
@@ -240,8 +198,8 @@ class _Run:
         self._device = device
         self._detector = detector.to(device)
         self._detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimisers = _optimisers(self._detector, recipe)
-        self._average = _Average(self._detector, recipe.ema_decay)
+        self._optimisers = optimisers(self._detector, recipe)
+        self._average = Average(self._detector, recipe.ema_decay)
         self._held_out = held_out[:: max(1, len(held_out) // recipe.validate_pictures)]
         self._out = out
         self._progress = progress
