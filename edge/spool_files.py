@@ -188,40 +188,40 @@ class SpoolFiles:
         Returns:
             Whether there was damage: False where a check finds none.
         """
-        engine = self.engine
+        state = self.engine.state
         try:
             if not self._store.integrity_problem():
                 return False
         except SpoolError:
             pass  # so damaged that it cannot even be checked
         self._store.close()
-        with engine.lock:
-            places = {w.writer_id: _Place(w.first_row, w.last_seq) for w in engine.index.writers}
-            held = engine.index.held()
-            acked, dead = RowSet(engine.index.acked), RowSet(engine.index.dead)
+        with state.lock:
+            places = {w.writer_id: _Place(w.first_row, w.last_seq) for w in state.index.writers}
+            held = state.index.held()
+            acked, dead = RowSet(state.index.acked), RowSet(state.index.dead)
         saved = self._rebuild({}, places)
         self._store.open()
         lost = RowSet(held.minus(saved))
         lost_acked = RowSet(lost.intersection(acked))
         lost_waiting = RowSet(lost.minus(acked))
         now = self._clock.unix_nanos()
-        with engine.lock:
-            keys = engine.index.keys_of(lost_waiting)
-            released = engine.index.keys_of(lost_acked)
+        with state.lock:
+            keys = state.index.keys_of(lost_waiting)
+            released = state.index.keys_of(lost_acked)
         with self._store.transaction():
-            running = engine.running_nanos()
+            running = state.running_nanos()
             self._store.set_state(RowSet(acked.intersection(saved)), ACKED, running_nanos=running)
             self._store.set_state(RowSet(dead.intersection(saved)), DEAD, running_nanos=running)
             told = self._store.put_skipped(keys, SKIP_REASON_UNREADABLE, now)
             self._store.put_released(released)
             waiting = RowSet(saved.minus(acked).minus(dead))
             waiting_bytes = self._store.bytes_of(waiting)
-        with engine.lock:
-            engine.index.drop(lost)
+        with state.lock:
+            state.index.drop(lost)
             # Found again although the index had let them go: deleted rows stay deleted.
-            engine.untold.add(told)
-            engine.skipped["SKIP_REASON_UNREADABLE"] += len(keys)
-            engine.waiting_bytes = waiting_bytes
+            state.untold.add(told)
+            state.skipped["SKIP_REASON_UNREADABLE"] += len(keys)
+            state.waiting_bytes = waiting_bytes
         log.error("the spool was damaged and is rebuilt", rows=len(saved), lost=len(lost))
         return True
 
@@ -348,7 +348,9 @@ class SpoolFiles:
                     )
                 )
             store.append(
-                rows, running_nanos=self.engine.running_nanos(), unix_nanos=self._clock.unix_nanos()
+                rows,
+                running_nanos=self.engine.state.running_nanos(),
+                unix_nanos=self._clock.unix_nanos(),
             )
 
 

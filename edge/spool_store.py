@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from edge.delivery import SpaceUse
 from edge.spool_errors import READ_ERRORS, translate
@@ -46,6 +46,10 @@ class NewRow:
     final: bool
     record: bytes
     state: int = WAITING
+
+
+# Something small that rides along in a group's transaction.
+Change: TypeAlias = "Callable[[SpoolStore], None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,7 @@ class SpoolStore:
             try:
                 yield
                 self.db.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # whatever it is: half a transaction must not stay open
                 if self.db.in_transaction:
                     with contextlib.suppress(sqlite3.Error):
                         self.db.execute("ROLLBACK")

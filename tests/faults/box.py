@@ -38,6 +38,7 @@ from edge.spool_engine import SpoolEngine
 from edge.spool_errors import SpoolUnusable
 from edge.spool_record import read_record
 from edge.spool_store import SpoolStore
+from edge.spool_word import Word
 from edge.uplink import Uplink
 from edge.uplink_messages import BoxIdentity
 from edge.uplink_stream import Stream
@@ -64,22 +65,23 @@ class Journal:
 def observe(spool: Spool, journal: Journal) -> None:
     """Write down commits and acks as they happen."""
     original_appended = SpoolEngine._appended
-    original_rekey = SpoolEngine.rekey
+    original_rekey = Word.rekey
 
     def appended(self: SpoolEngine, group: Any, rows: Any, *rest: Any) -> None:
         original_appended(self, group, rows, *rest)
         journal.write([_committed(row.record) for row in rows])
 
-    def rekey(self: SpoolEngine, row: int) -> None:
-        before = self.writer.last_seq
+    def rekey(self: Word, row: int) -> None:
+        writer = self._state.writer
+        before = writer.last_seq
         original_rekey(self, row)
-        if self.writer.last_seq > before:
-            found = self._store.record(self.writer.first_row + before)
+        if writer.last_seq > before:
+            found = self._store.record(writer.first_row + before)
             assert found is not None
             journal.write([_committed(found[1])])
 
     SpoolEngine._appended = appended  # type: ignore[method-assign,assignment]
-    SpoolEngine.rekey = rekey  # type: ignore[method-assign]
+    Word.rekey = rekey  # type: ignore[method-assign]
     original_ack = spool.ack
 
     def ack(keys: KeyRanges) -> list[int]:

@@ -114,7 +114,7 @@ class Walk:
 
     def age(self) -> None:
         self.clock.advance(self.random.choice([31, 70]))
-        self.spool._call(lambda: self.spool._opened().engine.upkeep())
+        self.spool._writer.call(lambda: self.spool._opened().engine.upkeep())
 
     def copy_database(self) -> None:
         self.stop()
@@ -123,7 +123,7 @@ class Walk:
 
     def copy_database_in_use(self) -> None:
         store = self.spool._opened().engine._store
-        self.spool._call(lambda: store.checkpoint(truncate=True))
+        self.spool._writer.call(lambda: store.checkpoint(truncate=True))
         shutil.copy(self.box / "spool.sqlite", self.copy)
 
     def roll_back(self) -> None:

@@ -21,7 +21,7 @@ CAP = 1 << 20
 
 
 def upkeep(spool: Spool) -> None:
-    spool._call(lambda: spool._opened().engine.upkeep())
+    spool._writer.call(lambda: spool._opened().engine.upkeep())
 
 
 def overflow(folder: Path, clock: ManualClock) -> tuple[str, KeyRanges]:
