@@ -36,8 +36,8 @@ from edge.runtime import have_openvino
 from edge.sources.scene import SceneParams, SynthScene
 from models import checkpoints
 from models.export import describe, input_spec, row_cosines, to_onnx, write_model
+from models.int8 import int8_content
 from models.osnet import Architecture, OSNet
-from models.quantize import int8_content
 from reid.card import InputSpec, ModelFile
 
 Rows = NDArray[np.float32]

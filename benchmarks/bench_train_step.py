@@ -126,7 +126,7 @@ def _gradient_cosine(one: Way, other: Way) -> float:
         step()
         grads = [p.grad for p in network.parameters() if p.grad is not None]
         vectors.append(torch.cat([g.flatten() for g in grads]))
-    return float(torch.nn.functional.cosine_similarity(*vectors, dim=0))
+    return float(torch.nn.functional.cosine_similarity(vectors[0], vectors[1], dim=0))
 
 
 def _arguments() -> argparse.Namespace:

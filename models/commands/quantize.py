@@ -35,7 +35,8 @@ def quantize(
     from models.data.errors import DataError
     from models.data.readers import open_dataset
     from models.evaluate import TrainedOnThis
-    from models.quantize import SCHEMES, VariantRefused, admit_bf16
+    from models.int8 import SCHEMES
+    from models.quantize import VariantRefused, admit_bf16
     from models.quantize import quantize as make
     from reid.model_errors import ModelError
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from models import quantize
+from models import int8, quantize
 from models.cli import app
 from models.data.readers import open_dataset
 from models.evaluate import TrainedOnThis, evaluate, open_model
-from models.quantize import VariantRefused, admit_bf16, layer_groups
+from models.int8 import layer_groups
+from models.quantize import VariantRefused, admit_bf16
 from reid.card import card_path, read_card, write_card
 from tests.conftest import skip_or_fail
 from tests.unit.models.drawn_people import market
@@ -147,7 +148,7 @@ def quantized(place: Path) -> quantize.Report:
     dataset = open_dataset("market1501", place / "set")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantize, "MAX_MAP_LOSS", 100.0)  # random weights: only the way is tested
-        patch.setattr(quantize, "GOOD_COSINE", 0.5)
+        patch.setattr(int8, "GOOD_COSINE", 0.5)
         return quantize.quantize(
             place / "net.onnx",
             place / "net-int8.onnx",
@@ -177,7 +178,7 @@ def test_a_loss_above_the_limit_is_refused_and_nothing_is_written(
     dataset = open_dataset("market1501", place / "set")
     target = tmp_path / "bad.onnx"
     monkeypatch.setattr(quantize, "MAX_MAP_LOSS", -100.0)  # even a gain is too little
-    monkeypatch.setattr(quantize, "GOOD_COSINE", 0.0)
+    monkeypatch.setattr(int8, "GOOD_COSINE", 0.0)
 
     with pytest.raises(VariantRefused, match="mAP"):
         quantize.quantize(place / "net.onnx", target, calibration=dataset, judge=dataset, crops=4)
@@ -231,7 +232,7 @@ def test_layers_are_given_back_best_first_until_the_cosine_is_good() -> None:
         asked.append(kept)
         return 0.6 + sum(gains[name] for name in kept), "+".join(kept).encode()
 
-    kept, content = quantize._choose(tuple(gains), attempt)
+    kept, content = int8._choose(tuple(gains), attempt)
 
     assert kept == ("gates", "stem")
     assert content == b"gates+stem"
