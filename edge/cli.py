@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from rich.table import Table
 
 from edge.config import Config
 from edge.exit_codes import ExitCode
+from edge.leave import leave
 from edge.settings import Settings, SettingsError, load
 from edge.sources.urls import name_cameras, parse, read_argument
 from reid import SOFTWARE
@@ -28,10 +30,10 @@ from reid.logs import mask
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 # Grouped as a person looks for them in --help.
-_WHAT = "What to watch"
-_WHERE = "Where sightings go"
-_HOW = "How it works"
-_SEEN = "What it shows"
+_what = partial(typer.Option, rich_help_panel="What to watch")
+_where = partial(typer.Option, rich_help_panel="Where sightings go")
+_how = partial(typer.Option, rich_help_panel="How it works")
+_seen = partial(typer.Option, rich_help_panel="What it shows")
 
 
 @app.command(
@@ -45,192 +47,91 @@ _SEEN = "What it shows"
 def run(
     rtsp: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="URL",
-            help="A camera; @FILE reads the URL from a file. Repeatable.",
-            rich_help_panel=_WHAT,
-        ),
+        _what(metavar="URL", help="A camera; @FILE reads the URL from a file. Repeatable."),
     ] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option(
+        _what(
             metavar="NAME=URL",
             help="A named source: file, rtsp://, http://, v4l2:/dev/video0, folder:PATH, "
             "synth://street. Repeatable.",
-            rich_help_panel=_WHAT,
         ),
     ] = None,
     sample: Annotated[
-        bool,
-        typer.Option(
-            "--sample",
-            help="Watch a public sample clip, or our rendered scene.",
-            rich_help_panel=_WHAT,
-        ),
+        bool, _what("--sample", help="Watch a public sample clip, or our rendered scene.")
     ] = False,
     start_time: Annotated[
         str | None,
-        typer.Option(
-            metavar="UTC",
-            help="When a file's first frame was taken, 2026-01-31T08:00:00Z.",
-            rich_help_panel=_WHAT,
-        ),
+        _what(metavar="UTC", help="When a file's first frame was taken, 2026-01-31T08:00:00Z."),
     ] = None,
     fps: Annotated[
-        float | None,
-        typer.Option(help="Frames a second to analyse of each live camera.", rich_help_panel=_WHAT),
+        float | None, _what(help="Frames a second to analyse of each live camera.")
     ] = None,
     matcher: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="The matcher; several of one ledger. Repeatable.",
-            rich_help_panel=_WHERE,
-        ),
+        _where(metavar="HOST:PORT", help="The matcher; several of one ledger. Repeatable."),
     ] = None,
     embedded: Annotated[
         bool,
-        typer.Option(
-            "--embedded",
-            help="Start a matcher of our own beside the box, for a first look.",
-            rich_help_panel=_WHERE,
-        ),
+        _where("--embedded", help="Start a matcher of our own beside the box, for a first look."),
     ] = False,
-    tls_ca: Annotated[
-        Path | None, typer.Option(help="Whom we believe.", rich_help_panel=_WHERE)
-    ] = None,
-    tls_cert: Annotated[
-        Path | None, typer.Option(help="Our certificate.", rich_help_panel=_WHERE)
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(help="Our private key.", rich_help_panel=_WHERE)
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Plain text beyond loopback.", rich_help_panel=_WHERE)
-    ] = False,
+    tls_ca: Annotated[Path | None, _where(help="Whom we believe.")] = None,
+    tls_cert: Annotated[Path | None, _where(help="Our certificate.")] = None,
+    tls_key: Annotated[Path | None, _where(help="Our private key.")] = None,
+    insecure: Annotated[bool, _where("--insecure", help="Plain text beyond loopback.")] = False,
     accept_ledger: Annotated[
-        bool,
-        typer.Option(
-            "--accept-ledger",
-            help="The matcher's ledger is new and right: refill it.",
-            rich_help_panel=_WHERE,
-        ),
+        bool, _where("--accept-ledger", help="The matcher's ledger is new and right: refill it.")
     ] = False,
-    site: Annotated[
-        str | None, typer.Option(help="The site this box belongs to.", rich_help_panel=_WHERE)
-    ] = None,
-    edge_id: Annotated[
-        str | None,
-        typer.Option(help="This box; at first start the host's name.", rich_help_panel=_WHERE),
-    ] = None,
+    site: Annotated[str | None, _where(help="The site this box belongs to.")] = None,
+    edge_id: Annotated[str | None, _where(help="This box; at first start the host's name.")] = None,
     new_edge_id: Annotated[
-        bool,
-        typer.Option(
-            "--new-edge-id",
-            help="This data folder belongs to another box from now on.",
-            rich_help_panel=_WHERE,
-        ),
+        bool, _where("--new-edge-id", help="This data folder belongs to another box from now on.")
     ] = False,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="Settings.", rich_help_panel=_HOW)
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Spool and keys.", rich_help_panel=_HOW)
-    ] = None,
-    models_dir: Annotated[
-        Path | None, typer.Option(help="Models and their cards.", rich_help_panel=_HOW)
-    ] = None,
-    detector: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="The detector.", rich_help_panel=_HOW)
-    ] = None,
+    config: Annotated[Path | None, _how(metavar="FILE.toml", help="Settings.")] = None,
+    data_dir: Annotated[Path | None, _how(help="Spool and keys.")] = None,
+    models_dir: Annotated[Path | None, _how(help="Models and their cards.")] = None,
+    detector: Annotated[str | None, _how(metavar="NAME|FILE", help="The detector.")] = None,
     detector_family: Annotated[
-        str | None,
-        typer.Option(
-            help="The detector's output layout, where file and card leave it open.",
-            rich_help_panel=_HOW,
-        ),
+        str | None, _how(help="The detector's output layout, where file and card leave it open.")
     ] = None,
-    embedder: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="The embedder.", rich_help_panel=_HOW)
-    ] = None,
+    embedder: Annotated[str | None, _how(metavar="NAME|FILE", help="The embedder.")] = None,
     require_commercial: Annotated[
-        bool,
-        typer.Option(
-            "--require-commercial",
-            help="Refuse models that forbid commercial use.",
-            rich_help_panel=_HOW,
-        ),
+        bool, _how("--require-commercial", help="Refuse models that forbid commercial use.")
     ] = False,
-    duration: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="End after this time.", rich_help_panel=_HOW),
-    ] = None,
+    duration: Annotated[float | None, _how(metavar="SECONDS", help="End after this time.")] = None,
     check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Open everything, run one frame, say what was found.",
-            rich_help_panel=_HOW,
-        ),
+        bool, _how("--check", help="Open everything, run one frame, say what was found.")
     ] = False,
     print_config: Annotated[
-        bool,
-        typer.Option(
-            "--print-config",
-            help="Show every setting and where it comes from.",
-            rich_help_panel=_HOW,
-        ),
+        bool, _how("--print-config", help="Show every setting and where it comes from.")
     ] = False,
     spool_status: Annotated[
-        bool,
-        typer.Option("--spool-status", help="Show what waits in the spool.", rich_help_panel=_HOW),
+        bool, _how("--spool-status", help="Show what waits in the spool.")
     ] = False,
     resend: Annotated[
-        bool,
-        typer.Option(
-            "--resend",
-            help="With --spool-status: send dead letters again.",
-            rich_help_panel=_HOW,
-        ),
+        bool, _how("--resend", help="With --spool-status: send dead letters again.")
     ] = False,
-    summary: Annotated[
-        str | None, typer.Option(metavar="text|json", help="The last words.", rich_help_panel=_SEEN)
-    ] = None,
-    log: Annotated[
-        str | None,
-        typer.Option(metavar="text|json", help="The form of log lines.", rich_help_panel=_SEEN),
-    ] = None,
+    summary: Annotated[str | None, _seen(metavar="text|json", help="The last words.")] = None,
+    log: Annotated[str | None, _seen(metavar="text|json", help="The form of log lines.")] = None,
     metrics: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT", help="Metrics and health; 'off' for none.", rich_help_panel=_SEEN
-        ),
+        str | None, _seen(metavar="HOST:PORT", help="Metrics and health; 'off' for none.")
     ] = None,
     preview: Annotated[
         str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="A page with pictures for whoever mounts the camera.",
-            rich_help_panel=_SEEN,
-        ),
+        _seen(metavar="HOST:PORT", help="A page with pictures for whoever mounts the camera."),
     ] = None,
     tracks: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Write tracks in MOTChallenge format.", rich_help_panel=_SEEN
-        ),
+        Path | None, _seen(metavar="FILE", help="Write tracks in MOTChallenge format.")
     ] = None,
     collect: Annotated[
         Path | None,
-        typer.Option(
+        _seen(
             metavar="DIR",
             help="Keep crops of people here, on this box, to adapt a model; off by default.",
-            rich_help_panel=_SEEN,
         ),
     ] = None,
     collect_keep: Annotated[
-        float | None,
-        typer.Option(metavar="HOURS", help="Delete older crops.", rich_help_panel=_SEEN),
+        float | None, _seen(metavar="HOURS", help="Delete older crops.")
     ] = None,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
@@ -371,10 +272,12 @@ def main() -> None:
     """Entry point of the console script; what nobody foresaw ends with 70."""
     try:
         app()
+    except SystemExit as end:
+        leave(end.code)
     except Exception as fault:  # noqa: BLE001  said in words, with its trace, and ends the process
         trace = "".join(traceback.format_exception(fault))
         typer.echo(f"edge-run: our own fault, please report it:\n{mask(trace)}", err=True)
-        sys.exit(int(ExitCode.FAULT))
+        leave(ExitCode.FAULT)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -25,6 +27,18 @@ def settings(path: Path, cameras: dict[str, str], extra: str = "") -> None:
     path.write_text(extra + "\n".join(rows))
 
 
+@contextmanager
+def running(file: Path, models: Path, matcher: str) -> Iterator[tuple[Box, httpx.Client]]:
+    """A box with these settings, and a client of its pages; its data lies beside the file."""
+    metrics = f"127.0.0.1:{free_port()}"
+    arguments = ("--config", str(file), "--matcher", matcher, "--metrics", metrics)
+    with (
+        Box(file.parent / "box", models, *arguments) as box,
+        httpx.Client(base_url=f"http://{metrics}", trust_env=False) as client,
+    ):
+        yield box, client
+
+
 def analysed(client: httpx.Client) -> dict[str, float]:
     text = client.get("/metrics").text
     found = re.findall(r'edge_frames_analysed_total\{camera="([^"]+)"\} ([0-9.e+]+)', text)
@@ -37,16 +51,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_cameras_come_and_go_and_the_others_run_on(tmp_path: Path, models: Path) -> None:
-    file, metrics = tmp_path / "box.toml", f"127.0.0.1:{free_port()}"
+    file = tmp_path / "box.toml"
     settings(file, {"stays": f"{SCENE}&camera=1", "goes": f"{SCENE}&camera=2"})
     with (
         MatcherProcess(tmp_path / "ledger") as matcher,
-        Box(
-            tmp_path / "box",
-            models,
-            *("--config", str(file), "--matcher", matcher.address, "--metrics", metrics),
-        ) as box,
-        httpx.Client(base_url=f"http://{metrics}", trust_env=False) as client,
+        running(file, models, matcher.address) as (box, client),
     ):
         box.wait_for_log("camera 'goes': frames of")
         box.wait_for_log("camera 'stays': frames of")
@@ -73,17 +82,9 @@ def test_cameras_come_and_go_and_the_others_run_on(tmp_path: Path, models: Path)
 
 
 def test_a_reload_with_a_mistake_changes_nothing_and_is_said(tmp_path: Path, models: Path) -> None:
-    file, metrics = tmp_path / "box.toml", f"127.0.0.1:{free_port()}"
+    file = tmp_path / "box.toml"
     settings(file, {"stays": f"{SCENE}&camera=1"})
-    with (
-        Box(
-            tmp_path / "box",
-            models,
-            *("--config", str(file), "--matcher", f"127.0.0.1:{free_port()}"),
-            *("--metrics", metrics),
-        ) as box,
-        httpx.Client(base_url=f"http://{metrics}", trust_env=False) as client,
-    ):
+    with running(file, models, f"127.0.0.1:{free_port()}") as (box, client):
         box.wait_for_log("camera 'stays': frames of")
         settings(file, {"stays": f"{SCENE}&camera=1"}, extra="sitee = 'x'\n")
         box.process.send_signal(signal.SIGHUP)
@@ -101,17 +102,9 @@ def test_a_reload_with_a_mistake_changes_nothing_and_is_said(tmp_path: Path, mod
 def test_the_only_camera_may_change_and_a_wrong_address_changes_nothing(
     tmp_path: Path, models: Path
 ) -> None:
-    file, metrics = tmp_path / "box.toml", f"127.0.0.1:{free_port()}"
+    file = tmp_path / "box.toml"
     settings(file, {"only": f"{SCENE}&camera=1"})
-    with (
-        Box(
-            tmp_path / "box",
-            models,
-            *("--config", str(file), "--matcher", f"127.0.0.1:{free_port()}"),
-            *("--metrics", metrics),
-        ) as box,
-        httpx.Client(base_url=f"http://{metrics}", trust_env=False) as client,
-    ):
+    with running(file, models, f"127.0.0.1:{free_port()}") as (box, client):
         box.wait_for_log("camera 'only': frames of")
         settings(file, {"only": "ftp://10.0.0.7/main"})
         box.process.send_signal(signal.SIGHUP)

@@ -47,7 +47,7 @@ def connection_without_hello(server: MatcherProcess) -> Iterator[None]:
 
 
 _STOPPED_CLIENT = """
-import sys, time, grpc
+import signal, sys, grpc
 from reid.v1 import query_pb2, query_pb2_grpc
 from tests.integration.matcher_rig import Box, record
 box = Box(sys.argv[1], edge_id="stopped")
@@ -59,7 +59,7 @@ for _ in reader.ReadSightings(query_pb2.ReadSightingsRequest(follow=True)):
     break
 watch = reader.Watch(query_pb2.WatchRequest())
 print("in the middle", flush=True)
-time.sleep(600)
+signal.pause()  # stopped and killed from outside
 """
 
 

@@ -207,17 +207,23 @@ def test_welcome_marks_what_the_ledger_has_and_sends_the_rest_again(tmp_path: Pa
         assert take_all(spool) == [7, 8, 9, 10]
 
 
-def test_welcome_says_a_hole_when_neither_side_has_a_key(tmp_path: Path) -> None:
-    clock = ManualClock()
-    with open_spool(tmp_path, clock=clock, acked_keep_s=60.0) as spool:
+def _ten_acked_and_gone(folder: Path, clock: ManualClock) -> str:
+    """A spool whose ten rows went after their ack, by age; their writer."""
+    with open_spool(folder, clock=clock, acked_keep_s=60.0) as spool:
         fill(spool, 10)
         take_all(spool)
         spool.ack(keys(spool.writer_id, 1, 10))
         writer = spool.writer_id
-    with open_spool(tmp_path, clock=clock, acked_keep_s=60.0) as spool:
+    with open_spool(folder, clock=clock, acked_keep_s=60.0) as spool:
         clock.advance(61)
         eventually(lambda: not spool.held().held, spool.held)
+    return writer
 
+
+def test_welcome_says_a_hole_when_neither_side_has_a_key(tmp_path: Path) -> None:
+    clock = ManualClock()
+    writer = _ten_acked_and_gone(tmp_path, clock)
+    with open_spool(tmp_path, clock=clock) as spool:
         outcome = spool.welcome(LEDGER, keys(writer, 1, 7), NONE)
 
         assert outcome.holes == 3
@@ -225,14 +231,7 @@ def test_welcome_says_a_hole_when_neither_side_has_a_key(tmp_path: Path) -> None
 
 def test_an_answer_that_was_cut_raises_no_alarm_and_gives_nothing_up(tmp_path: Path) -> None:
     clock = ManualClock()
-    with open_spool(tmp_path, clock=clock, acked_keep_s=60.0) as spool:
-        fill(spool, 10)
-        take_all(spool)
-        spool.ack(keys(spool.writer_id, 1, 10))
-        writer = spool.writer_id
-    with open_spool(tmp_path, clock=clock, acked_keep_s=60.0) as spool:
-        clock.advance(61)
-        eventually(lambda: not spool.held().held, spool.held)
+    writer = _ten_acked_and_gone(tmp_path, clock)
     (tmp_path / "spool.sqlite").unlink()
     with open_spool(tmp_path, clock=clock) as spool:
         cut = spool.welcome(LEDGER, keys(writer, 1, 7), NONE, complete=False)
