@@ -92,39 +92,28 @@ def to_onnx(network: OSNet, height: int, width: int, *, inside: bool = False) ->
     """
     whole: nn.Module = _Normalising(network) if inside else network
     whole.eval()
-    model = trace(whole, height, width)
-    _strip(model)
-    onnx.checker.check_model(model, full_check=True)
-    content: bytes = model.SerializeToString()
-    _compare(whole, content, height, width, inside=inside)
-    return content
-
-
-def trace(network: nn.Module, height: int, width: int, *, fold: bool = True) -> onnx.ModelProto:
-    """The graph of a network in evaluation mode, not checked.
-
-    Args:
-        fold: join normalisation and convolution; else every weight keeps its name in the state.
-    """
     # the exporter tells of its own internals, and of packages that this network does not need
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            network,
+            whole,
             (torch.zeros(2, 3, height, width),),
             input_names=["images"],
             output_names=["output"],
             dynamic_shapes=({0: torch.export.Dim("n")},),
             opset_version=OPSET,
             dynamo=True,
-            optimize=fold,
             verbose=False,
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
-    model: onnx.ModelProto = program.model_proto
-    return model
+    model = program.model_proto
+    _strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString()
+    _compare(whole, content, height, width, inside=inside)
+    return content
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -21,7 +21,8 @@ _CROPS = "From crops"
 
 def adapt(
     model: Annotated[
-        Path | None, typer.Argument(help="Checkpoint (.pth) to start from; only with --images.")
+        Path | None,
+        typer.Argument(metavar="MODEL", help="Checkpoint (.pth) to start from; with --images."),
     ] = None,
     embeddings: Annotated[
         Path | None,
@@ -37,23 +38,27 @@ def adapt(
         str | None, typer.Option(help="Where there are several.", rich_help_panel=_STORED)
     ] = None,
     steps: Annotated[
-        int, typer.Option(help="Fewer: faster, worse.", rich_help_panel=_STORED)
+        int, typer.Option(help="Of training; fewer are faster.", rich_help_panel=_STORED)
     ] = 800,
     rollback: Annotated[
         bool,
-        typer.Option("--rollback", help="Take --site's map before.", rich_help_panel=_STORED),
+        typer.Option(
+            "--rollback", help="Go back to the map before; needs --site.", rich_help_panel=_STORED
+        ),
     ] = False,
     images: Annotated[
-        Path | None, typer.Option(help="Folder or tar, any names.", rich_help_panel=_CROPS)
+        Path | None,
+        typer.Option(help="Folder or tar of crops, named in any way.", rich_help_panel=_CROPS),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of run and model.", rich_help_panel=_CROPS)
+        Path | None, typer.Option(help="Folder of the run and its model.", rich_help_panel=_CROPS)
     ] = None,
     loss: Annotated[
-        str, typer.Option(help="baseline, gds or gds-h.", rich_help_panel=_CROPS)
+        str,
+        typer.Option(help="baseline, gds or gds-h.", rich_help_panel=_CROPS),
     ] = "gds-h",
     epochs: Annotated[
-        int, typer.Option(help="Of clustering and training.", rich_help_panel=_CROPS)
+        int, typer.Option(help="Rounds of clustering and training.", rich_help_panel=_CROPS)
     ] = 10,
     height: Annotated[int, typer.Option(help="Of the input.", rich_help_panel=_CROPS)] = 128,
     width: Annotated[int, typer.Option(help="Of the input.", rich_help_panel=_CROPS)] = 64,
@@ -61,11 +66,13 @@ def adapt(
     threads: Annotated[int, typer.Option(help="On the CPU.")] = 1,
     seed: Annotated[int, typer.Option(help="Fixes what is random.")] = 1,
 ) -> None:
-    """Adapt to a site without labels: from stored sightings, or from crops of people.
+    """Adapt to a site without labels, from sightings or from crops of people.
 
-    --embeddings FILE learns a small map on top of the embedder from vectors, cameras and times;
-    it is put under --maps only if it helps on sightings that were held back.
-    MODEL --images FOLDER --out FOLDER trains a checkpoint further and writes a new model.
+    --embeddings FILE: a small map on top of the embedder, learned from vectors,
+    cameras and times; put under --maps only if it helps on what was held back.
+
+    MODEL --images FOLDER --out FOLDER: the checkpoint trained further, as a new
+    model with a card (clustering, with GDS).
     """
     console = Console(stderr=True)
     if embeddings is not None and images is None:
