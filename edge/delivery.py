@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from reid.ranges import KeyRanges
 from reid.v1.ingest_pb2 import RejectReason, SkippedRange
@@ -59,8 +59,7 @@ class NewSighting:
     triggered_monotonic_nanos: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
+class OutboxRow(NamedTuple):
     """A row that waits for its ack.
 
     Attributes:

@@ -239,18 +239,18 @@ class Spool:
         """The oldest rows in (after, upto] that wait; they are in flight from now on."""
         state = self._opened().engine.state
         picked: list[int] = []
+        chosen = RowSet()
         found: dict[int, bytes] = {}
         with state.lock:
             for first, last in state.index.ready.between(after, upto):
                 stop = min(last, first + max_rows - len(picked) - 1)
                 picked.extend(range(first, stop + 1))
+                chosen.add(first, stop)
                 if len(picked) >= max_rows:
                     break
             if not picked:
                 return []
-            chosen = RowSet()
             for row in picked:
-                chosen.add(row)
                 record = state.uncache(row)
                 if record is not None:
                     found[row] = record

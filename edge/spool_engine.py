@@ -19,7 +19,7 @@ from edge.delivery import NewSighting, SpaceUse
 from edge.spool_ballast import Ballast
 from edge.spool_errors import SpoolError, SpoolFull, SpoolKeyError
 from edge.spool_marks import MarkFile
-from edge.spool_record import make_record
+from edge.spool_record import RecordMaker
 from edge.spool_room import Room
 from edge.spool_rows import Writer
 from edge.spool_seal import Sealer
@@ -80,6 +80,7 @@ class SpoolEngine:
             marks=marks,
         )
         # The writer's own:
+        self._records = RecordMaker(writer_id)
         self._cameras: dict[str, int] = {}
         self._sealed_with: set[str] = set()  # ids of keys that rows may be sealed with
         self._newest: dict[int, int] = {}  # tracklet -> row of its newest, until it is final
@@ -196,6 +197,7 @@ class SpoolEngine:
         first_row = state.writer.first_row + state.writer.last_seq
         writer_id = state.writer.writer_id
         rows: list[NewRow] = []
+        make = self._records.make
         size = 0
         with self._store.transaction():
             for change in changes:
@@ -216,7 +218,7 @@ class SpoolEngine:
                             new.tracklet,
                             new.revision,
                             new.final,
-                            make_record(writer_id, first_seq + offset, new.payload),
+                            make(first_seq + offset, new.payload),
                         )
                     )
                 for space in spaces:

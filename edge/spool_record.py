@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 from reid.limits import is_writer_id
 
@@ -49,6 +50,9 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+_length = lru_cache(maxsize=4096)(varint)  # sightings have few different lengths
+
+
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """The integer at an offset, and the offset behind it.
 
@@ -65,24 +69,33 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a varint without an end")
 
 
+class RecordMaker:
+    """Puts keys of one writer before sightings; what is the same in every record is made once.
+
+    Args:
+        writer_id: 32 hexadecimal digits.
+    """
+
+    def __init__(self, writer_id: str) -> None:
+        key = b"\x0a\x20" + writer_id.encode("ascii") + b"\x10"
+        # By the length of seq in bytes, 1..10: what stands before seq.
+        self._before_seq = [b"\x0a" + varint(len(key) + n) + key for n in range(11)]
+
+    def make(self, seq: int, payload: bytes, content_hash: bytes | None = None) -> bytes:
+        """A record; see the module."""
+        number = varint(seq)
+        digest = content_hash or hashlib.sha256(payload).digest()
+        size = _length(len(payload))
+        return b"%b%b\x12\x20%b\x1a%b%b" % (
+            self._before_seq[len(number)], number, digest, size, payload
+        )  # fmt: skip
+
+
 def make_record(
     writer_id: str, seq: int, payload: bytes, content_hash: bytes | None = None
 ) -> bytes:
     """Put key and hash before a serialised Sighting."""
-    key = b"\x0a\x20" + writer_id.encode("ascii") + b"\x10" + varint(seq)
-    digest = content_hash or hashlib.sha256(payload).digest()
-    return b"".join(
-        (
-            b"\x0a",
-            varint(len(key)),
-            key,
-            b"\x12\x20",
-            digest,
-            b"\x1a",
-            varint(len(payload)),
-            payload,
-        )
-    )
+    return RecordMaker(writer_id).make(seq, payload, content_hash)
 
 
 def read_record(record: bytes) -> RecordHead:

@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from edge.delivery import SpaceUse
 from edge.spool_errors import READ_ERRORS, translate
@@ -29,8 +29,7 @@ from reid.v1.sighting_pb2 import KeyRange
 ROW_OVERHEAD_BYTES = 96
 
 
-@dataclass(frozen=True, slots=True)
-class NewRow:
+class NewRow(NamedTuple):
     """A row about to be written.
 
     Attributes:

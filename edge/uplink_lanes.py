@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 
 from reid.v1 import ingest_pb2 as pb
 
@@ -21,7 +21,7 @@ HALVE_AFTER_STREAMS = 3
 BURY_AFTER_STREAMS = 5
 
 
-class Lane(Enum):
+class Lane(IntEnum):
     """Which rows: those since Welcome, or the rest."""
 
     LIVE = pb.LANE_LIVE

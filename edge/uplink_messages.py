@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from edge.delivery import Held, SpoolCounters
@@ -41,6 +42,7 @@ class BoxIdentity:
     spaces: dict[str, tuple[int, tuple[str, ...]]]
 
 
+@lru_cache(maxsize=4096)  # records have few different lengths
 def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:

@@ -14,21 +14,26 @@ from reid.v1.sighting_pb2 import TIME_SOURCE_FILE, TIME_SOURCE_GIVEN, CaptureTim
 
 EARLIEST_NS = 1_577_836_800_000_000_000  # 2020-01-01: before it no box of ours existed
 FUTURE_NS = 3_600_000_000_000  # further ahead of the commit than an hour is a wrong clock
+_RECORDED = frozenset({TIME_SOURCE_FILE, TIME_SOURCE_GIVEN})
 UNKNOWN_NS = 60_000_000_000  # uncertainty where nobody said one
 
 
 def is_recorded(time: CaptureTime) -> bool:
     """Whether the time is a recording's, which says nothing about when it came to us."""
-    return time.source in (TIME_SOURCE_FILE, TIME_SOURCE_GIVEN)
+    return time.source in _RECORDED
 
 
 def age_from_ns(time: CaptureTime, estimate: ClockEstimate | None, now_ns: int) -> int:
     """From when retention counts a sighting's age: its exposure, where that can be true and is of
     a live camera; else its arrival."""
-    if is_recorded(time):
+    if time.source in _RECORDED:
         return now_ns
-    seen, _, plausible = corrected(time, estimate, now_ns)
-    return min(seen, now_ns) if plausible else now_ns
+    monotonic = time.monotonic_nanos if estimate is not None else 0
+    if estimate is not None and monotonic > 0:
+        seen = estimate.utc(monotonic)
+    else:
+        seen = time.unix_nanos
+    return min(seen, now_ns) if EARLIEST_NS <= seen <= now_ns + FUTURE_NS else now_ns
 
 
 def corrected(
