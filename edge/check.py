@@ -22,7 +22,7 @@ from edge.pipeline import crops_of
 from edge.sources.reconnect import CameraThread
 from edge.types import Frame
 from edge.uplink import tls_files
-from reid.tls import diagnose
+from reid.tls_diagnose import diagnose
 from reid.web import WebError, parse_address
 
 _CONNECT_TIMEOUT_S = 3.0

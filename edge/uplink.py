@@ -35,10 +35,10 @@ from reid.tls import (
     TlsError,
     TlsFiles,
     channel_credentials,
-    diagnose,
     is_loopback,
     require_safe,
 )
+from reid.tls_diagnose import diagnose
 
 log = structlog.get_logger("edge.uplink")
 

@@ -27,8 +27,8 @@ from matcher.schema import EntryKind
 from matcher.store import LedgerStore
 from matcher.views import Scope
 from reid.clock import Clock
+from reid.peer import Peer
 from reid.ranges import KeyRanges
-from reid.tls import Peer
 from reid.v1 import admin_pb2, admin_pb2_grpc
 from reid.v1.query_pb2 import Identity
 

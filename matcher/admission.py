@@ -33,8 +33,8 @@ from matcher.streams import StreamBook
 from reid import SOFTWARE, WIRE_VERSION
 from reid.clock import Clock
 from reid.limits import BATCH_SIGHTINGS, MESSAGE_BYTES, STRING_BYTES
+from reid.peer import peer_from_context
 from reid.ranges import KeyRanges
-from reid.tls import peer_from_context
 from reid.v1 import ingest_pb2
 from reid.v1.ingest_pb2 import GoodbyeReason, StreamRequest, StreamResponse
 

@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from reid.tls import CA_FILE, CERT_FILE, KEY_FILE, SCHEME, TlsError, TlsFiles, box_uri, load
+from reid.peer import SCHEME, box_uri
+from reid.tls import CA_FILE, CERT_FILE, KEY_FILE, TlsError, TlsFiles, load
 
 CA_KEY_FILE = "ca-key.pem"
 CA_DAYS = 3650

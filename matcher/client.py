@@ -22,7 +22,8 @@ from matcher.query import edge_message
 from matcher.schema import IDENTITIES_FILE, LEDGER_FILE, connect
 from matcher.views import Scope, Views
 from reid.limits import MESSAGE_BYTES
-from reid.tls import TlsFiles, channel_credentials, diagnose, require_safe
+from reid.tls import TlsFiles, channel_credentials, require_safe
+from reid.tls_diagnose import diagnose
 from reid.v1 import admin_pb2, admin_pb2_grpc, query_pb2, query_pb2_grpc
 from reid.v1.query_pb2 import Edge, Identity, SightingFilter, TrackletSummary
 

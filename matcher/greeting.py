@@ -10,8 +10,8 @@ from typing import Any
 
 from matcher.config import LimitsConfig
 from reid.limits import DIMENSION, STRING_BYTES, is_writer_id
+from reid.peer import Peer
 from reid.ranges import KeyRanges
-from reid.tls import Peer
 from reid.v1 import ingest_pb2
 
 MAX_WELCOME_RANGES = 4096  # as the contract says of Welcome.committed and Welcome.skipped

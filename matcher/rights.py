@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from matcher.views import Scope
-from reid.tls import LOCAL_PEER, Peer, peer_from_context
+from reid.peer import LOCAL_PEER, Peer, peer_from_context
 
 
 async def require_query(context: grpc.aio.ServicerContext[Any, Any], site: str) -> Scope:

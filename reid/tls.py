@@ -5,13 +5,6 @@ what does not fit is said in words before the first connection; files that chang
 up by a server at the next handshake and by a client at its next channel. Any thread may call;
 nothing is kept but what the returned objects keep.
 
-What a certificate says about its owner stands in its URI names (subject alternative name):
-
-    edge-reid://box/SITE/EDGE_ID    a box; site and edge_id percent-encoded
-    edge-reid://query               may read; edge-reid://query/SITE only that site
-    edge-reid://admin               may merge, split, forget, set retention
-    edge-reid://server              a matcher
-
     TlsError
     ├── PlainRefused          a plain address beyond loopback
     ├── CertificateUnreadable a file is missing, not PEM, or the key is not the certificate's
@@ -24,20 +17,19 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
-import socket
-import ssl
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote
 
 import grpc
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 
-SCHEME = "edge-reid"
+from reid.peer import Peer, peer_from_uris
+
 CA_FILE, CERT_FILE, KEY_FILE = "ca.pem", "cert.pem", "key.pem"
 
 # Both ends: the server's minimum stays strictly below the client's interval (equal values trip on
@@ -131,77 +123,6 @@ class Bundle:
     def peer(self) -> Peer:
         """What the certificate says about its owner."""
         return peer_from_uris(_uris(self.leaf))
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """What a certificate allows.
-
-    Attributes:
-        name: how people know it.
-        edge_id, site: of a box; empty otherwise.
-        query_sites: sites that may be read; None: all; empty: none.
-        admin: may change and delete.
-    """
-
-    name: str = ""
-    edge_id: str = ""
-    site: str = ""
-    query_sites: frozenset[str] | None = frozenset()
-    admin: bool = False
-
-    @property
-    def is_box(self) -> bool:
-        """Whether it is a box's certificate."""
-        return bool(self.edge_id)
-
-    def may_query(self, site: str = "") -> bool:
-        """Whether it may read this site ("" asks for all sites)."""
-        return self.query_sites is None or (bool(site) and site in self.query_sites)
-
-
-LOCAL_PEER = Peer(name="local", query_sites=None, admin=True)
-"""Who talks over plain loopback (or with --insecure): everything is allowed."""
-
-
-def box_uri(site: str, edge_id: str) -> str:
-    """The name of a box's certificate."""
-    return f"{SCHEME}://box/{quote(site, safe='')}/{quote(edge_id, safe='')}"
-
-
-def peer_from_uris(uris: Sequence[str], name: str = "") -> Peer:
-    """Read the URI names of a certificate; names of other schemes are ignored."""
-    edge_id = site = ""
-    sites: set[str] = set()
-    everything = admin = False
-    for uri in uris:
-        parts = urlsplit(uri)
-        if parts.scheme != SCHEME:
-            continue
-        path = [unquote(part) for part in parts.path.split("/") if part]
-        if parts.netloc == "box" and len(path) == 2:
-            site, edge_id = path
-        elif parts.netloc == "query":
-            sites.update(path[:1])
-            everything = everything or not path
-        elif parts.netloc == "admin":
-            admin = True
-    return Peer(
-        name=name or edge_id,
-        edge_id=edge_id,
-        site=site,
-        query_sites=None if everything else frozenset(sites),
-        admin=admin,
-    )
-
-
-def peer_from_context(auth_context: Mapping[str, Iterable[bytes]]) -> Peer | None:
-    """Who is at the other end of a gRPC call; None where the connection is plain."""
-    if list(auth_context.get("transport_security_type", ())) != [b"ssl"]:
-        return None
-    names = list(auth_context.get("x509_common_name", ()))
-    uris = [uri.decode("utf-8", "replace") for uri in auth_context.get("peer_uri", ())]
-    return peer_from_uris(uris, names[0].decode("utf-8", "replace") if names else "")
 
 
 def host_of(address: str) -> str:
@@ -392,100 +313,6 @@ class ServerCertificates:
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
         bundle = self.refresh()
         return None if bundle is None else _configuration(bundle)
-
-
-def diagnose(address: str, files: TlsFiles | None, *, timeout_s: float = 5.0) -> str | None:
-    """Why a client cannot connect, in words; None where nothing is wrong with the connection.
-
-    gRPC tells a client only UNAVAILABLE. This opens a connection of its own, shakes hands with the
-    same files, and says which certificate is refused and why. It blocks up to timeout_s.
-    """
-    if files is not None:
-        try:
-            load(files)
-        except TlsError as error:
-            return str(error)
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s) as plain:
-            if files is None:
-                return _speaks_tls(plain, address)
-            return _shake(plain, host.strip("[]"), files, address)
-    except socket.gaierror as error:
-        return f"{address}: the name cannot be resolved ({error.strerror}); check name and DNS"
-    except ConnectionRefusedError:
-        return f"{address}: nothing listens there; is edge-match running?"
-    except TimeoutError:
-        return f"{address}: no answer within {timeout_s:g} s; check network and firewall"
-    except OSError as error:
-        return f"{address}: {error.strerror or error}"
-
-
-_VERIFY_EXPIRED, _VERIFY_NOT_YET = 10, 9
-_VERIFY_NAMES = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
-
-
-def _shake(plain: socket.socket, host: str, files: TlsFiles, address: str) -> str | None:
-    context = ssl.create_default_context(cafile=str(files.ca))
-    context.load_cert_chain(files.cert, files.key)
-    context.set_alpn_protocols(["h2"])
-    try:
-        with context.wrap_socket(plain, server_hostname=host) as wrapped:
-            # With TLS 1.3 the server judges our certificate after our side is done: its verdict
-            # is an alert where its first HTTP/2 frame would be.
-            if not wrapped.recv(1):
-                return _refused(address, "it closed the connection after our certificate")
-    except ssl.SSLCertVerificationError as error:
-        if error.verify_code in (_VERIFY_EXPIRED, _VERIFY_NOT_YET):
-            return (
-                f"{address}: the server's certificate is out of its time "
-                f"({error.verify_message}); make a new one there, or check this machine's clock"
-            )
-        if error.verify_code in _VERIFY_NAMES:
-            return (
-                f"{address}: the server's certificate is for other names "
-                f"({error.verify_message}); use a name in it, or edge-match certs server --host"
-            )
-        return (
-            f"{address}: the server's certificate was not signed by the CA in {files.ca} "
-            f"({error.verify_message}); take ca.pem from the folder where it was made"
-        )
-    except ssl.SSLError as error:
-        reason = (error.reason or str(error)).upper()
-        if "WRONG_VERSION" in reason or "HTTP_REQUEST" in reason:
-            return f"{address}: the server there does not speak TLS; start it with certificates"
-        if "EXPIRED" in reason:
-            return _refused(address, "our certificate has expired by its clock")
-        if "UNKNOWN_CA" in reason:
-            return _refused(address, "our certificate was not signed by a CA that it knows")
-        return _refused(address, reason.replace("_", " ").lower())
-    except ConnectionResetError:
-        return _refused(address, "it reset the connection after our certificate")
-    return None
-
-
-def _speaks_tls(plain: socket.socket, address: str) -> str | None:
-    """A plain client and a server that wants certificates: each only sees the line cut."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # nothing is sent: only whether TLS is spoken is asked
-    context.set_alpn_protocols(["h2"])
-    try:
-        with context.wrap_socket(plain):
-            pass
-    except (ssl.SSLError, ConnectionError, TimeoutError):
-        return None
-    return (
-        f"{address}: the server there wants certificates; give --tls-ca, --tls-cert and --tls-key "
-        "(edge-match certs makes them)"
-    )
-
-
-def _refused(address: str, why: str) -> str:
-    return (
-        f"{address}: the server refused our certificate: {why}; its log says more. Take "
-        "certificate and CA from the matcher's own edge-match certs folder"
-    )
 
 
 def _configuration(bundle: Bundle) -> grpc.ServerCertificateConfiguration:

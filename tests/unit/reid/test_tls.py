@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from matcher import certs
+from reid.peer import LOCAL_PEER, box_uri, peer_from_context, peer_from_uris
 from reid.tls import (
-    LOCAL_PEER,
     CertificateExpired,
     CertificateForeign,
     CertificateUnreadable,
@@ -17,15 +17,12 @@ from reid.tls import (
     ServerCertificates,
     TlsError,
     TlsFiles,
-    box_uri,
-    diagnose,
     host_of,
     is_loopback,
     load,
-    peer_from_context,
-    peer_from_uris,
     require_safe,
 )
+from reid.tls_diagnose import diagnose
 
 
 @pytest.fixture(scope="module")
