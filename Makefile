@@ -111,8 +111,13 @@ build/torchreid: $(VENV)/.dev tests/requirements-torchreid.txt
 reference: build/torchreid  ## OSNet against torchreid, and the published figures on Market-1501 (needs REID_SHARED; minutes)
 	@REID_REQUIRE_ALL=1 REID_TORCHREID=build/torchreid $(BIN)/python -m pytest -m reference tests/unit/models
 
-adapt: $(VENV)/.dev  ## what adaptation without labels brings: the whole table (needs REID_SHARED)
+adapt: $(VENV)/.dev  ## what adaptation without labels brings: every table of docs/adaptation.md (needs REID_SHARED)
 	@$(BIN)/python -m benchmarks.bench_adapt --all --pictures $(OUT)/adapt
+	@$(BIN)/python -m benchmarks.bench_adapt --model models/weights/osnet_x0_25_cuhk03.onnx
+	@$(BIN)/python -m benchmarks.bench_association
+	@$(BIN)/python -m benchmarks.adapt_pictures --curves $(OUT)/adapt/adaptation-pictures.png
+	@$(BIN)/python -m benchmarks.adapt_pictures --source osnet_x0_25_market1501.pth --target cuhk03 --seeds 1
+	@$(BIN)/python -m benchmarks.adapt_pictures --source osnet_x0_25_msmt17.pth --seeds 1
 
 image:  ## build the images and run the main job inside
 	@deploy/build_image.sh

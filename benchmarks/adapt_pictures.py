@@ -89,10 +89,12 @@ def open_target(name: str, shared: Path, size: tuple[int, int]) -> Target:
     return Target(dataset, crops("train"), crops("query", "gallery"))
 
 
-def run_one(source: Path, target: Target, recipe: PictureRecipe, folder: Path) -> Row:
-    """Adapt once and judge."""
+def run_one(
+    source: Path, target: Target, recipe: PictureRecipe, folder: Path, start: Floats
+) -> Row:
+    """Adapt once and judge; `start` is the training crops as the source embeds them."""
     began, cpu = time.perf_counter(), time.process_time()
-    run = Adaptation(source, target.train, folder, recipe=recipe)
+    run = Adaptation(source, target.train, folder, recipe=recipe, start=start)
     run.train()
     last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
     return {
@@ -123,6 +125,7 @@ def main() -> int:
           f"{schedule}; {len(missing)} of {len(wanted)} runs to do", flush=True)  # fmt: skip
     if missing and not given.table:
         target = open_target(given.target, given.shared, size)
+        start: Floats | None = None
         for loss, seed in missing:
             row: Row = {"source": name, "target": given.target, "loss": loss, "seed": seed}
             row["schedule"] = _schedule(loss, size, schedule)
@@ -134,7 +137,9 @@ def main() -> int:
                     gds_weight=given.gds_weight,
                 )  # fmt: skip
                 folder = given.runs / _folder(row)
-                row |= run_one(given.source, target, recipe, folder)
+                if start is None:
+                    start = embed(checkpoints.load(given.source), target.train)
+                row |= run_one(given.source, target, recipe, folder, start)
             rows.append(row)
             given.rows.parent.mkdir(parents=True, exist_ok=True)
             with given.rows.open("a") as file:
@@ -217,7 +222,9 @@ def _arguments() -> argparse.Namespace:
     shared = Path(os.environ.get("REID_SHARED", ROOT.parent / "shared"))
     out = ROOT / "out" / "adapt"
     parser.add_argument("--shared", type=Path, default=shared)
-    parser.add_argument("--source", type=Path, default=SOURCE, help="checkpoint (.pth)")
+    parser.add_argument(
+        "--source", type=Path, default=SOURCE, help="checkpoint (.pth), or one of the shared models"
+    )
     parser.add_argument("--target", choices=sorted(TARS), default="market1501")
     parser.add_argument("--loss", nargs="+", choices=LOSSES, default=["baseline", "gds", "gds-h"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
@@ -230,7 +237,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=out / "runs", help="checkpoints of the runs")
     parser.add_argument("--curves", type=Path, help="draw the two distributions into this file")
     parser.add_argument("--table", action="store_true", help="run nothing")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if not given.source.is_file():
+        given.source = given.shared / "models" / given.source
+    return given
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ class Adaptation:
         checkpoint: a .pth of ours or a published one.
         crops: at the input's size.
         out: folder of the run; one that was stopped there goes on.
+        start: what `embed` makes of checkpoint and crops, where the caller has it from a run before.
     Raises:
         AdaptError, CheckpointError.
     """
@@ -112,6 +113,7 @@ class Adaptation:
         *,
         recipe: PictureRecipe,
         device: str = "cpu",
+        start: Floats | None = None,
     ) -> None:
         if recipe.loss not in LOSSES:
             raise AdaptError(f"loss {recipe.loss!r}: one of {', '.join(LOSSES)}")
@@ -124,7 +126,7 @@ class Adaptation:
             str(one) for one in checkpoints.read(checkpoint).get("trained_on", ())
         )
         # The judge's pairs are fixed by the model that one starts from.
-        start = embed(self.network, crops)
+        start = embed(self.network, crops) if start is None else start
         self._judged = self._clusters(start)
         count = int(self._judged.max()) + 1
         chosen = np.random.default_rng(recipe.seed).choice(
