@@ -100,7 +100,7 @@ class Adaptation:
         checkpoint: a .pth of ours or a published one.
         crops: at the input's size.
         out: folder of the run; one that was stopped there goes on.
-        start: what `embed` makes of checkpoint and crops, where the caller has it from a run before.
+        start: what `embed` makes of checkpoint and crops, where the caller has it already.
     Raises:
         AdaptError, CheckpointError.
     """
