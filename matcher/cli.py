@@ -150,7 +150,7 @@ def _run(work: Callable[[], None]) -> int:
     from matcher.client import ClientError
     from matcher.errors import NotAllowed
     from matcher.export import ExportError
-    from matcher.server import AddressInUse
+    from matcher.listener import AddressInUse
 
     try:
         work()

@@ -15,10 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, Gauge
 
 from matcher.admin import AdminService
@@ -29,49 +26,22 @@ from matcher.edges import EdgeBook
 from matcher.errors import LedgerLocked, MatcherError, ServerFault
 from matcher.ingest import IngestService
 from matcher.ledger import Ledger
+from matcher.listener import AddressInUse, Listener, tls_files
 from matcher.map_keeper import MapKeeper, MapMetrics
 from matcher.query import QueryService, ReadPool
 from matcher.retention import Ages, RetentionBook, RetentionSweep
 from matcher.schema import LEDGER_FILE, DataLock, connect
 from matcher.signal import Signal
 from reid.clock import Clock, SystemClock
-from reid.limits import MESSAGE_BYTES
-from reid.tls import (
-    KEEPALIVE_S,
-    KEEPALIVE_TIMEOUT_S,
-    SERVER_MIN_PING_S,
-    Bundle,
-    ServerCertificates,
-    TlsError,
-    TlsFiles,
-    is_loopback,
-    require_safe,
-)
-from reid.v1 import (
-    admin_pb2,
-    admin_pb2_grpc,
-    ingest_pb2,
-    ingest_pb2_grpc,
-    query_pb2,
-    query_pb2_grpc,
-)
+from reid.tls import is_loopback, require_safe
 from reid.web import WebError, WebServer, status_routes
 
 FLUSH_S = 5.0  # how often what is known of boxes is written; a crash loses so much of it
-_OVERHEAD_BYTES = 64 * 1024  # framing and Hello's ranges beside a message of the full size
 _log = structlog.get_logger("server")
 
 
-class AddressInUse(MatcherError):
-    """An address cannot be listened on."""
-
-
 class MatcherServer:
-    """Everything `edge-match serve` runs. `start` and `stop` belong to one event loop.
-
-    Attributes:
-        ports: the ports listened on, in the order of config.listen; after `start`.
-    """
+    """Everything `edge-match serve` runs. `start` and `stop` belong to one event loop."""
 
     def __init__(self, config: MatcherConfig, *, clock: Clock | None = None) -> None:
         self._config = config
@@ -80,7 +50,8 @@ class MatcherServer:
         self._edges = EdgeBook()
         self._ledger = Ledger(data_dir=config.data_dir, clock=self._clock)
         self._lock: DataLock | None = None
-        self._grpc: grpc.aio.Server | None = None
+        self._listener: Listener | None = None
+        self._plain = False
         self._web: WebServer | None = None
         self._ingest: IngestService | None = None
         self._pool = ReadPool(data_dir=config.data_dir)
@@ -90,13 +61,15 @@ class MatcherServer:
         self._retention = RetentionBook(
             Ages(config.retention.ledger_s, config.retention.identity_s)
         )
-        self._certificates: ServerCertificates | None = None
-        self._tls_problem = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._fault: asyncio.Future[None] | None = None
         self._stopped = False
-        self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        self.ports: tuple[int, ...] = ()
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports listened on, in the order of config.listen; after `start`."""
+        assert self._listener is not None
+        return self._listener.ports
 
     @property
     def ledger(self) -> Ledger:
@@ -126,7 +99,8 @@ class MatcherServer:
             LedgerUnusable, AddressInUse, TlsError: as they say.
         """
         config = self._config
-        files = self._tls_files()
+        files = tls_files(config)
+        self._plain = files is None
         for address in config.listen:
             require_safe(
                 address,
@@ -145,7 +119,8 @@ class MatcherServer:
                 self._retention.load(reader)
             self._start_association(loop)
             self._start_web()
-            await self._start_grpc(files)
+            self._listener = Listener(config.listen, files)
+            await self._start_grpc(self._listener)
         except BaseException:
             await self.stop()
             raise
@@ -182,12 +157,12 @@ class MatcherServer:
         self._stopped = True
         time = asyncio.get_running_loop().time
         end = time() + self._config.shutdown_s
-        if self._grpc is not None:
-            await self._health.enter_graceful_shutdown()
-            assert self._ingest is not None
-            self._ingest.shut_down(self._config.retry_after_s)
+        if self._listener is not None:
+            await self._listener.not_serving()
+            if self._ingest is not None:
+                self._ingest.shut_down(self._config.retry_after_s)
             self._following.set()
-            await self._grpc.stop(grace=(end - time()) / 2)
+            await self._listener.stop((end - time()) / 2)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -213,13 +188,8 @@ class MatcherServer:
 
     # --- parts ------------------------------------------------------------------------------------
 
-    def _tls_files(self) -> TlsFiles | None:
-        tls = self._config.tls
-        if tls.ca is not None and tls.cert is not None and tls.key is not None:
-            return TlsFiles(tls.ca, tls.cert, tls.key)
-        return TlsFiles.in_folder(self._config.data_dir / "tls")
-
-    async def _start_grpc(self, files: TlsFiles | None) -> None:
+    async def _start_grpc(self, listener: Listener) -> None:
+        assert self._worker is not None
         config = self._config
         self._ingest = IngestService(
             ledger=self._ledger,
@@ -229,42 +199,24 @@ class MatcherServer:
             clock=self._clock,
             registry=self._registry,
         )
-        server = grpc.aio.server(options=server_options())
-        add_ingest: Any = ingest_pb2_grpc.add_IngestServiceServicer_to_server
-        add_ingest(self._ingest, server)
-        self._add_readers(server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (
-            ingest_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name,
-            query_pb2.DESCRIPTOR.services_by_name["QueryService"].full_name,
-            admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
-            health.SERVICE_NAME,
-            reflection.SERVICE_NAME,
+        query = QueryService(
+            pool=self._pool,
+            edges=self._edges,
+            connected=self._ingest.connected,
+            committed=self._committed,
+            decided=self._decided,
+            stopping=self._following,
         )
-        reflection.enable_server_reflection(names, server)
-        credentials: grpc.ServerCredentials | None = None
-        if files is not None:
-            self._certificates = ServerCertificates(
-                files, on_reload=self._certificate_changed, on_error=self._certificate_problem
-            )
-            credentials = self._certificates.credentials()
-        ports = []
-        for address in config.listen:
-            try:
-                if credentials is None:
-                    ports.append(server.add_insecure_port(address))
-                else:
-                    ports.append(server.add_secure_port(address, credentials))
-            except RuntimeError as error:
-                raise AddressInUse(
-                    f"cannot listen on {address}: the port is in use, or the address is not of "
-                    "this machine; stop what uses it or give another --listen"
-                ) from error
-        self._grpc = server
-        await server.start()
-        self.ports = tuple(ports)
-        for name in ("", *names[:3]):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        admin = AdminService(
+            ledger=self._ledger,
+            pool=self._pool,
+            worker=self._worker,
+            associator=self._associator,
+            ingest=self._ingest,
+            retention=self._retention,
+            clock=self._clock,
+        )
+        await listener.start(self._ingest, query, admin)
 
     def _start_association(self, loop: asyncio.AbstractEventLoop) -> None:
         self._committed, self._decided = Signal(loop), Signal(loop)
@@ -287,31 +239,6 @@ class MatcherServer:
         self._ledger.on_commit(self._worker.wake)
         self._ledger.on_commit(self._committed.notify)
         self._worker.start()
-
-    def _add_readers(self, server: grpc.aio.Server) -> None:
-        assert self._ingest is not None
-        assert self._worker is not None
-        query = QueryService(
-            pool=self._pool,
-            edges=self._edges,
-            connected=self._ingest.connected,
-            committed=self._committed,
-            decided=self._decided,
-            stopping=self._following,
-        )
-        admin = AdminService(
-            ledger=self._ledger,
-            pool=self._pool,
-            worker=self._worker,
-            associator=self._associator,
-            ingest=self._ingest,
-            retention=self._retention,
-            clock=self._clock,
-        )
-        add_query: Any = query_pb2_grpc.add_QueryServiceServicer_to_server
-        add_query(query, server)
-        add_admin: Any = admin_pb2_grpc.add_AdminServiceServicer_to_server
-        add_admin(admin, server)
 
     def _start_web(self) -> None:
         if not self._config.metrics:
@@ -352,10 +279,9 @@ class MatcherServer:
             degraded.append(
                 f"association left out {len(self._worker.left_out)} entries that it failed at"
             )
-        if self._tls_problem:
-            degraded.append(self._tls_problem)
-        insecure = self._config.tls.insecure and self._certificates is None
-        if insecure:
+        if self._listener is not None and self._listener.tls_problem:
+            degraded.append(self._listener.tls_problem)
+        if self._config.tls.insecure and self._plain:
             degraded.append("plain beyond loopback (--insecure)")
         alarms = {
             f"{edge.site}/{edge.edge_id}": list(edge.alarms.values())
@@ -374,14 +300,6 @@ class MatcherServer:
             "streams": self._ingest.open_streams if self._ingest else 0,
             "alarms": alarms,
         }
-
-    def _certificate_changed(self, bundle: Bundle) -> None:
-        self._tls_problem = ""
-        _log.info("took up a new certificate", ends=f"{bundle.not_after:%Y-%m-%d %H:%M} UTC")
-
-    def _certificate_problem(self, error: TlsError) -> None:
-        self._tls_problem = str(error)
-        _log.error("the new certificate is not used, the old one stays", error=error)
 
     # --- what runs beside the streams -------------------------------------------------------------
 
@@ -405,8 +323,8 @@ class MatcherServer:
     def _tick(self) -> None:
         assert self._ingest is not None
         self._ingest.sweep()
-        if self._certificates is not None:
-            self._certificates.check_expiry()
+        if self._listener is not None:
+            self._listener.look()
         if self._fault is None or self._fault.done():
             return
         if self._ledger.fault is not None:
@@ -473,19 +391,3 @@ def associator_of(config: AssociationConfig) -> PriorAssociator:
         window_ns=round(config.window_s * 1e9),
         uncertain_ns=round(config.uncertain_time_ms * 1e6),
     )
-
-
-def server_options() -> list[tuple[str, Any]]:
-    """gRPC's settings of the server; the client's stand in the box's uplink."""
-    return [
-        ("grpc.max_receive_message_length", MESSAGE_BYTES + _OVERHEAD_BYTES),
-        ("grpc.max_send_message_length", 4 * MESSAGE_BYTES),
-        ("grpc.keepalive_time_ms", round(KEEPALIVE_S * 1000)),
-        ("grpc.keepalive_timeout_ms", round(KEEPALIVE_TIMEOUT_S * 1000)),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", round(SERVER_MIN_PING_S * 1000)),
-        ("grpc.http2.min_ping_interval_without_data_ms", round(SERVER_MIN_PING_S * 1000)),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-        # Two processes must not share a port by accident: a port in use is an error.
-        ("grpc.so_reuseport", 0),
-    ]

@@ -520,7 +520,7 @@ def test_the_ledger_belongs_to_one_server_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_port_in_use_says_which_and_what_to_do(tmp_path: Path) -> None:
-    from matcher.server import AddressInUse
+    from matcher.listener import AddressInUse
 
     with (
         Serving(tmp_path / "one") as serving,
