@@ -1,25 +1,22 @@
 """The spool's statements: what each change writes, always inside one transaction.
 
-Promise: `transaction()` either commits everything (synced) or leaves the file as it was; the
-in-memory `RowIndex` is not touched here. Errors are the spool's own (edge.spool_errors).
+Promise: the in-memory `RowIndex` is not touched here. Errors are the spool's own
+(edge.spool_errors).
 Threads: the spool writer's alone.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from edge.delivery import SpaceUse
-from edge.spool_errors import READ_ERRORS, translate
+from edge.spool_database import SpoolDatabase
 from edge.spool_eviction import Candidate
 from edge.spool_rows import RowIndex, RowSet, Writer
-from edge.spool_schema import ACKED, DEAD, WAITING, connect
+from edge.spool_schema import ACKED, DEAD, WAITING
 from edge.spool_seal import Sealer
 from reid.ranges import KeyRanges, RangeSet
 from reid.v1.ingest_pb2 import SkippedRange, SkipReason
@@ -63,8 +60,8 @@ class Loaded:
     waiting_bytes: int
 
 
-class SpoolStore:
-    """One open database.
+class SpoolStore(SpoolDatabase):
+    """What is read from one open database, and written to it.
 
     Args:
         path: the file.
@@ -73,16 +70,8 @@ class SpoolStore:
     """
 
     def __init__(self, path: Path, *, sealer: Sealer, max_bytes: int) -> None:
-        self.path = path
-        self._wal = path.with_name(path.name + "-wal")
+        super().__init__(path, max_bytes=max_bytes)
         self._sealer = sealer
-        self._max_bytes = max_bytes
-        self.wal_bytes_allowed = min(8 << 20, max(max_bytes // 4, 256 << 10))
-        self._db: sqlite3.Connection | None = None
-        self._page_bytes = 0
-        self.frozen = False
-
-    # -- life ------------------------------------------------------------------------------------
 
     def open(self) -> Loaded:
         """Open or make the file and read its index.
@@ -90,69 +79,9 @@ class SpoolStore:
         Raises:
             SpoolDamaged, SpoolNotWritable, SpoolFull.
         """
-        self._db = connect(self.path)
+        self.connect()
         with self._translated():
-            self._page_bytes = int(self._one("PRAGMA page_size"))
-            self._limit()
             return self._load()
-
-    def _limit(self) -> None:
-        """How large the file may grow, and how long the WAL."""
-        pages = max(16, (self._max_bytes - self.wal_bytes_allowed) // self._page_bytes)
-        checkpoint = max(8, self.wal_bytes_allowed // 2 // self._page_bytes)
-        if self.frozen:
-            pages = int(self._one("PRAGMA page_count"))
-            checkpoint = 32
-        self.db.execute(f"PRAGMA max_page_count = {pages}")
-        self.db.execute(f"PRAGMA wal_autocheckpoint = {checkpoint}")
-
-    def freeze(self, frozen: bool) -> None:
-        """On a full disk the file must not grow: a WAL that cannot be brought into it, because its
-        pages lie beyond the file's end, can neither be emptied nor written on."""
-        self.frozen = frozen
-        with self._translated():
-            self._limit()
-
-    def close(self) -> None:
-        """May come twice; checkpoints as far as it can."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-
-    @property
-    def db(self) -> sqlite3.Connection:
-        """The connection; open() first."""
-        assert self._db is not None, "SpoolStore.open() first"
-        return self._db
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except READ_ERRORS as error:
-            raise translate(error) from error
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Commit everything inside, or nothing.
-
-        Raises:
-            SpoolFull, SpoolNotWritable, SpoolDamaged.
-        """
-        with self._translated():
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self.db.execute("COMMIT")
-            except BaseException:  # whatever it is: half a transaction must not stay open
-                if self.db.in_transaction:
-                    with contextlib.suppress(sqlite3.Error):
-                        self.db.execute("ROLLBACK")
-                raise
-
-    def _one(self, statement: str, *values: object) -> Any:
-        found = self.db.execute(statement, values).fetchone()
-        return found[0] if found is not None else None
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -199,29 +128,6 @@ class SpoolStore:
         with self._translated():
             found = self._one("SELECT last_seq FROM writer WHERE writer_id = ?", writer_id)
         return int(found) if found is not None else 0
-
-    def disk_bytes(self) -> int:
-        """Database and WAL, as they stand on the disk."""
-        total = 0
-        for path in (self.path, self._wal):
-            with contextlib.suppress(FileNotFoundError):
-                total += path.stat().st_size
-        return total
-
-    def wal_bytes(self) -> int:
-        """The WAL's size on the disk."""
-        try:
-            return self._wal.stat().st_size
-        except FileNotFoundError:
-            return 0
-
-    def free_bytes(self) -> int:
-        """What still fits: unused pages inside the file, and pages that it may still grow by."""
-        with self._translated():
-            unused = int(self._one("PRAGMA freelist_count"))
-            pages = int(self._one("PRAGMA page_count"))
-            most = int(self._one("PRAGMA max_page_count"))
-        return (unused + max(0, most - pages)) * self._page_bytes
 
     def bytes_of(self, rows: RangeSet) -> int:
         """Bytes of these rows."""
@@ -337,12 +243,6 @@ class SpoolStore:
             ):
                 keys.add_range(writer_id, first, last)
         return keys
-
-    def integrity_problem(self) -> str:
-        """What SQLite's quick check finds first; empty: nothing."""
-        with self._translated():
-            found = str(self._one("PRAGMA quick_check(1)"))
-        return "" if found == "ok" else found
 
     # -- writing, inside transaction() -------------------------------------------------------------
 
@@ -479,26 +379,3 @@ class SpoolStore:
             )
             first, last = min(first, a), max(last, b)
         return first, last
-
-    # -- upkeep, outside a transaction -------------------------------------------------------------
-
-    def checkpoint(self, *, truncate: bool) -> None:
-        """Bring the WAL into the database; truncate: and give its space back."""
-        with self._translated():
-            self.db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})")
-
-    def shrink(self) -> None:
-        """Give unused pages back to the disk where the file is larger than its cap."""
-        with self._translated():
-            pages = int(self._one("PRAGMA page_count"))
-            most = max(16, (self._max_bytes - self.wal_bytes_allowed) // self._page_bytes)
-            if pages > most:
-                self.db.execute(f"PRAGMA incremental_vacuum({pages - most})").fetchall()
-
-    def sync_folder(self) -> None:
-        """Make new names in the folder durable."""
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
