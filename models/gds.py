@@ -162,8 +162,8 @@ class HistogramLoss(nn.Module):
 class FStatisticLoss(nn.Module):
     """Within-group against between-group variation of positive and negative distances, of a batch.
 
-    Returns −log of Fisher's ratio (μ⁻ − μ⁺)² / (σ⁺² + σ⁻²), with the sign of the order kept, so
-    that distributions in the wrong order are not rewarded.
+    Returns softplus(−r) of Fisher's ratio r = (μ⁻ − μ⁺)² / (σ⁺² + σ⁻²), which has the sign of
+    μ⁻ − μ⁺, so that distributions in the wrong order are not rewarded.
     Source: after Ridgeway and Mozer, NeurIPS 2018, arXiv:1802.05312 (F-statistic loss), applied to
         the two distance distributions as arXiv:2006.00752 compares it.
     """
