@@ -24,10 +24,11 @@ import structlog
 
 from edge.config import TlsConfig, UplinkConfig
 from edge.delivery import Outbox
+from edge.uplink_call import StreamStats
 from edge.uplink_lanes import Poison
 from edge.uplink_messages import BoxIdentity
 from edge.uplink_retry import Backoff, EndKind, StreamEnd
-from edge.uplink_stream import Stream, StreamStats
+from edge.uplink_stream import Stream
 from reid.clock import Clock
 from reid.tls import (
     KEEPALIVE_S,
@@ -234,7 +235,7 @@ class Uplink:
     def _run(self) -> None:
         try:
             asyncio.run(self._deliver())
-        except BaseException as fault:
+        except Exception as fault:
             log.error("the uplink failed", error=repr(fault))
             if self._on_fault is None:
                 raise

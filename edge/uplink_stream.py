@@ -11,15 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeAlias
 
 import grpc
 import structlog
 
 from edge.config import UplinkConfig
 from edge.delivery import Outbox, OutboxUnavailable
+from edge.uplink_call import Ended, StreamCall, StreamStats
 from edge.uplink_lanes import Lane, Lanes, Poison
 from edge.uplink_messages import (
     HELLO_RANGES,
@@ -36,42 +35,8 @@ from reid.clock import Clock
 from reid.ranges import KeyRanges
 from reid.v1 import ingest_pb2 as pb
 
-Call: TypeAlias = grpc.aio.StreamStreamCall[bytes, pb.StreamResponse]
-
-METHOD = "/reid.v1.IngestService/Stream"
 # A server that ends the stream so soon after a lone batch did so because of it.
 _PROOF_S = 10.0
-
-
-@dataclass(slots=True)
-class StreamStats:
-    """What the uplink shows; written by the loop, read by anyone (single fields, no invariants)."""
-
-    connected: bool = False
-    address: str = ""
-    ledger_id: str = ""
-    server: str = ""
-    window: int = 0
-    in_flight: int = 0
-    bytes_out: int = 0
-    batches: int = 0
-    sightings_sent: int = 0
-    acked: int = 0
-    rejected: int = 0
-    erased: int = 0
-    streams: int = 0
-    unknown_messages: int = 0
-    told_skipped: dict[str, int] = field(default_factory=dict)
-    refused: str = ""
-    last_error: str = ""
-
-
-class _Ended(Exception):
-    """The stream is over; carries how."""
-
-    def __init__(self, end: StreamEnd) -> None:
-        super().__init__(end.reason)
-        self.end = end
 
 
 class Stream:
@@ -122,8 +87,6 @@ class Stream:
         self._boundary = 0
         self._asked_all = True
         self._announced: dict[str, set[str]] = {}
-        # gRPC takes one write at a time; batches, heartbeats and answers to Erase take turns.
-        self._write_turn = asyncio.Lock()
         self._message_bytes = limits.MESSAGE_BYTES
         self._batch_rows = config.batch_sightings
         self._welcomed = False
@@ -144,16 +107,11 @@ class Stream:
     async def run(self) -> StreamEnd:
         """Everything, from Hello to the end."""
         loop = asyncio.get_running_loop()
-        # The identity serialiser: records go out as they stand in the spool.
-        call: Call = self._channel.stream_stream(
-            METHOD,
-            request_serializer=lambda message: message,
-            response_deserializer=pb.StreamResponse.FromString,
-        )()  # type: ignore[call-arg]  # the stubs do not know that the iterator may be left out
+        call = StreamCall(self._channel, stats=self._stats)
         started = loop.time()
         try:
             end = await self._converse(call, started)
-        except _Ended as ended:
+        except Ended as ended:
             end = ended.end
         except grpc.aio.AioRpcError as error:
             end = end_of_status(error.code(), error.details() or "", welcomed=self._welcomed)
@@ -161,19 +119,12 @@ class Stream:
             end = StreamEnd(EndKind.TEMPORARY, f"the spool: {error}", welcomed=self._welcomed)
         except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
             # A write on a call that has just ended: its status tells why.
-            end = await self._status_end(call, str(error))
+            end = await call.status_end(str(error))
         finally:
             self._stats.connected = False
             call.cancel()
         self._finish(end, loop.time())
         return end
-
-    async def _status_end(self, call: Call, fallback: str) -> StreamEnd:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                code = await call.code()
-                return end_of_status(code, await call.details() or "", welcomed=self._welcomed)
-        return StreamEnd(EndKind.TEMPORARY, fallback, welcomed=self._welcomed)
 
     def _finish(self, end: StreamEnd, now_s: float) -> None:
         rows = self._lanes.rows()
@@ -189,7 +140,7 @@ class Stream:
         self._outbox.release(rows)
         self._stats.in_flight = 0
 
-    async def _converse(self, call: Call, started: float) -> StreamEnd:
+    async def _converse(self, call: StreamCall, started: float) -> StreamEnd:
         loop = asyncio.get_running_loop()
         held = self._outbox.held()
         message = hello(
@@ -202,8 +153,8 @@ class Stream:
         self._announced = {space.space_id: set(space.variant_ids) for space in message.hello.spaces}
         # Where Hello could not name every writer, the answer cannot either.
         self._asked_all = len(message.hello.issued) < HELLO_RANGES
-        await self._write(call, message.SerializeToString())
-        responses = self._responses(call)
+        await call.write(message.SerializeToString())
+        responses = call.responses()
         await self._welcome(call, responses, held.last_ledger_id)
         self._last_heard_s = self._last_settled_s = loop.time()
         tasks = [
@@ -225,23 +176,9 @@ class Stream:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _responses(self, call: Call) -> AsyncIterator[pb.StreamResponse]:
-        while True:
-            message = await call.read()
-            if not isinstance(message, pb.StreamResponse):  # grpc.aio.EOF
-                code = await call.code()
-                details = await call.details() or "the matcher closed the stream"
-                raise _Ended(end_of_status(code, details, welcomed=self._welcomed))
-            yield message
-
-    async def _write(self, call: Call, message: bytes) -> None:
-        async with self._write_turn:
-            await call.write(message)
-        self._stats.bytes_out += len(message)
-
     async def _welcome(
         self,
-        call: Call,
+        call: StreamCall,
         responses: AsyncIterator[pb.StreamResponse],
         last_ledger_id: str,
     ) -> None:
@@ -250,19 +187,19 @@ class Stream:
                 message = await anext(responses)
         except TimeoutError as error:
             wait = self._config.connect_timeout_s
-            raise _Ended(StreamEnd(EndKind.TEMPORARY, f"no Welcome within {wait:g} s")) from error
+            raise Ended(StreamEnd(EndKind.TEMPORARY, f"no Welcome within {wait:g} s")) from error
         kind = message.WhichOneof("message")
         if kind == "goodbye":
-            raise _Ended(end_of_goodbye(message.goodbye, welcomed=False))
+            raise Ended(end_of_goodbye(message.goodbye, welcomed=False))
         if kind != "welcome":
-            raise _Ended(StreamEnd(EndKind.REFUSED, f"first message is {kind}, not Welcome"))
+            raise Ended(StreamEnd(EndKind.REFUSED, f"first message is {kind}, not Welcome"))
         welcome = message.welcome
         if (
             last_ledger_id
             and welcome.ledger_id != last_ledger_id
             and not self._config.accept_ledger
         ):
-            raise _Ended(
+            raise Ended(
                 StreamEnd(
                     EndKind.REFUSED,
                     f"this matcher's ledger is {welcome.ledger_id}, ours was {last_ledger_id}; "
@@ -279,7 +216,7 @@ class Stream:
             KeyRanges(welcome.committed),
             KeyRanges(welcome.skipped),
         )
-        self._welcomed = True
+        self._welcomed = call.welcomed = True
         self._boundary = outcome.boundary
         if welcome.limits.message_bytes:
             self._message_bytes = min(self._message_bytes, welcome.limits.message_bytes)
@@ -305,24 +242,24 @@ class Stream:
 
     # -- out -------------------------------------------------------------------------------------
 
-    async def _send(self, call: Call, started: float) -> None:
+    async def _send(self, call: StreamCall, started: float) -> None:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
             await self._tell(call, self._outbox.new_skipped())
             now = loop.time()
             if now - started > self._config.stream_age_s and not self._lanes.in_flight:
-                raise _Ended(StreamEnd(EndKind.OURS, "renewed", welcomed=True))
+                raise Ended(StreamEnd(EndKind.OURS, "renewed", welcomed=True))
             if self._has_new_space():
                 # The server knows only what Hello announced; another would be rejected for ever.
-                raise _Ended(StreamEnd(EndKind.OURS, "a new space is announced", welcomed=True))
+                raise Ended(StreamEnd(EndKind.OURS, "a new space is announced", welcomed=True))
             wait_s = await self._send_one(call, now, started)
             if wait_s > 0:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         await self._wake.wait()
 
-    async def _send_one(self, call: Call, now: float, started: float) -> float:
+    async def _send_one(self, call: StreamCall, now: float, started: float) -> float:
         """Send a batch if there is one; returns how long to wait otherwise, 0: not at all."""
         live = self._outbox.waiting(after=self._boundary, upto=None)
         backlog = self._outbox.waiting(after=0, upto=self._boundary)
@@ -353,7 +290,7 @@ class Stream:
         first = self._outbox.first_waiting()
         return self._poison.probe(first)
 
-    async def _send_probe(self, call: Call, now: float, rows: int) -> float:
+    async def _send_probe(self, call: StreamCall, now: float, rows: int) -> float:
         """A suspected batch goes alone, on a stream that has just proven to be alive."""
         if self._lanes.in_flight:
             return 1.0
@@ -369,7 +306,7 @@ class Stream:
 
     async def _send_rows(
         self,
-        call: Call,
+        call: StreamCall,
         lane: Lane,
         after: int,
         upto: int | None,
@@ -385,21 +322,21 @@ class Stream:
         numbers = [row.row for row in rows]
         self._lanes.sent(numbers, lane)
         message = batch_message([row.record for row in rows], lane.value)
-        await self._write(call, message)
+        await call.write(message)
         self._stats.batches += 1
         self._stats.sightings_sent += len(rows)
         self._stats.in_flight = self._lanes.in_flight
         return numbers
 
-    async def _tell(self, call: Call, ranges: tuple[pb.SkippedRange, ...]) -> None:
+    async def _tell(self, call: StreamCall, ranges: tuple[pb.SkippedRange, ...]) -> None:
         for message in skipped_messages(ranges):
-            await self._write(call, message.SerializeToString())
+            await call.write(message.SerializeToString())
         for entry in ranges:
             name = pb.SkipReason.Name(entry.reason).removeprefix("SKIP_REASON_").lower()
             told = self._stats.told_skipped
             told[name] = told.get(name, 0) + entry.range.last - entry.range.first + 1
 
-    async def _beat(self, call: Call) -> None:
+    async def _beat(self, call: StreamCall) -> None:
         """Heartbeats out; and the two ways in which a silent stream is found dead."""
         loop = asyncio.get_running_loop()
         next_beat = loop.time() + self._config.heartbeat_s
@@ -408,7 +345,7 @@ class Stream:
             now = loop.time()
             silent = now - self._last_heard_s
             if silent > self._config.dead_after_s:
-                raise _Ended(
+                raise Ended(
                     StreamEnd(
                         EndKind.TEMPORARY,
                         f"DEAD: no message for {silent:.0f} s",
@@ -421,7 +358,7 @@ class Stream:
                 and self._lanes.window > 0
                 and unsettled > self._config.ack_timeout_s
             ):
-                raise _Ended(
+                raise Ended(
                     StreamEnd(
                         EndKind.TEMPORARY,
                         f"DEAD: {self._lanes.in_flight} sightings without an ack for "
@@ -433,22 +370,22 @@ class Stream:
                 next_beat = now + self._config.heartbeat_s
                 await self._beat_once(call)
 
-    async def _beat_once(self, call: Call) -> None:
+    async def _beat_once(self, call: StreamCall) -> None:
         message = heartbeat(
             self._clock,
             self._outbox.counters(),
             reply_to=self._reply_to,
             reply_received=self._reply_received,
         )
-        await self._write(call, message.SerializeToString())
+        await call.write(message.SerializeToString())
 
     async def _until_stopped(self) -> None:
         await self._stop.wait()
-        raise _Ended(StreamEnd(EndKind.OURS, "stopped", welcomed=True))
+        raise Ended(StreamEnd(EndKind.OURS, "stopped", welcomed=True))
 
     # -- in --------------------------------------------------------------------------------------
 
-    async def _receive(self, call: Call, responses: AsyncIterator[pb.StreamResponse]) -> None:
+    async def _receive(self, call: StreamCall, responses: AsyncIterator[pb.StreamResponse]) -> None:
         loop = asyncio.get_running_loop()
         async for message in responses:
             self._last_heard_s = loop.time()
@@ -468,7 +405,7 @@ class Stream:
             elif kind == "erase":
                 await self._erase(call, message.erase)
             elif kind == "goodbye":
-                raise _Ended(end_of_goodbye(message.goodbye, welcomed=True))
+                raise Ended(end_of_goodbye(message.goodbye, welcomed=True))
             else:
                 self._stats.unknown_messages += 1
                 continue
@@ -491,7 +428,7 @@ class Stream:
         if row is not None:
             self._settle([row], "rejected")
 
-    async def _erase(self, call: Call, erase: pb.Erase) -> None:
+    async def _erase(self, call: StreamCall, erase: pb.Erase) -> None:
         keys = KeyRanges(erase.ranges)
         loop = asyncio.get_running_loop()
         told = await loop.run_in_executor(None, self._outbox.erase, keys)

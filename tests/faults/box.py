@@ -40,8 +40,8 @@ from edge.spool_record import read_record
 from edge.spool_store import SpoolStore
 from edge.spool_word import Word
 from edge.uplink import Uplink
+from edge.uplink_call import StreamCall
 from edge.uplink_messages import BoxIdentity
-from edge.uplink_stream import Stream
 from reid.clock import SystemClock
 from reid.ranges import KeyRanges
 from reid.v1 import ingest_pb2 as pb
@@ -108,15 +108,15 @@ def _committed(record: bytes) -> str:
 
 def shuffle_batches(control: Control) -> None:
     """Send some batches twice, some after the one that follows them."""
-    original = Stream._write
+    original = StreamCall.write
     chance = random.Random(1)
     late: dict[int, bytes] = {}
 
-    async def write(self: Stream, call: Any, message: bytes) -> None:
+    async def write(self: StreamCall, message: bytes) -> None:
         held = late.pop(id(self), None)
         if message[:1] == b"\x12" and chance.random() < control.shuffle:
             if chance.random() < 0.5:
-                await original(self, call, message)
+                await original(self, message)
             elif held is None:
                 late[id(self)] = message
 
@@ -125,17 +125,17 @@ def shuffle_batches(control: Control) -> None:
                     waiting = late.pop(id(self), None)
                     if waiting is not None:
                         try:
-                            await original(self, call, waiting)
+                            await original(self, waiting)
                         except asyncio.InvalidStateError:
                             pass  # the stream has ended: its rows are sent again on the next
 
                 self._flusher = asyncio.create_task(flush())  # type: ignore[attr-defined]
                 return
-        await original(self, call, message)
+        await original(self, message)
         if held is not None:
-            await original(self, call, held)
+            await original(self, held)
 
-    Stream._write = write  # type: ignore[method-assign]
+    StreamCall.write = write  # type: ignore[method-assign]
 
 
 class Control:
