@@ -22,6 +22,7 @@ BLOCK = 256
 # (rows of the block, their similarities to all, changed in place): what else is known of pairs
 Adjust = Callable[[Ints, Floats], None]
 _EXPAND_SHARE = 2 / 3  # equation 5: how much of a neighbour's set must be shared to take it in
+_NEAREST = 1e-6  # twins; scipy's maximum would drop a zero, and with it the nearest of all pairs
 FARTHEST = 0.8  # distances of the graph above this are left out: no threshold lies there
 
 
@@ -207,7 +208,7 @@ def _jaccard(encoded: csr_matrix) -> csr_matrix:
         distance = 1 - smaller[found] / (2 - smaller[found])
         kept = distance < FARTHEST
         columns.append(found[kept])
-        values.append(np.maximum(distance[kept], 0.0).astype(np.float32))
+        values.append(np.maximum(distance[kept], _NEAREST).astype(np.float32))
         starts.append(starts[-1] + int(kept.sum()))
     graph = csr_matrix(
         (np.concatenate(values), np.concatenate(columns), np.array(starts)), shape=(total, total)
