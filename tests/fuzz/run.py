@@ -26,8 +26,11 @@ with atheris.instrument_imports(include=["edge", "matcher", "reid"]):
     from edge.spool_recovery import find_records, read_tables
     from edge.spool_seal import Sealer
     from matcher.validate import BatchCheck
+    from reid.card import card_text, parse_card, read_card
+    from reid.model_errors import ModelError
     from reid.v1.ingest_pb2 import Batch
 
+CARD = Path(__file__).parents[2] / "models" / "weights" / "osnet_x0_25.toml"
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
 NOW = 1_790_000_000_000_000_000
 
@@ -100,6 +103,30 @@ def model(data: bytes) -> None:
         return
 
 
+def card(data: bytes) -> None:
+    """A model's card is refused, or means the same after it was written again.
+
+    Half of the inputs are a file as it comes; half are the shipped card with some values changed.
+    """
+    source = atheris.FuzzedDataProvider(data)
+    path = FOLDER / "card.toml"
+    if source.ConsumeBool():
+        path.write_bytes(source.ConsumeBytes(len(data)))
+    else:
+        lines = CARD.read_text().splitlines()
+        for _ in range(source.ConsumeIntInRange(1, 3)):
+            at = source.ConsumeIntInRange(0, len(lines) - 1)
+            name, _, _ = lines[at].partition(" = ")
+            lines[at] = f"{name} = {source.ConsumeUnicodeNoSurrogates(24)}"
+        path.write_text("\n".join(lines), encoding="utf-8")
+    try:
+        found = read_card(path)
+    except ModelError:
+        return
+    again = parse_card(card_text(found), path)
+    assert card_text(again) == card_text(found)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "record": record,
     "pages": pages,
@@ -107,6 +134,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "batch": batch,
     "settings": settings,
     "model": model,
+    "card": card,
 }
 
 
