@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the images and runs the main job inside them: two RTSP cameras -> box -> matcher -> acks.
 # With docker where an engine answers, else with buildah (which needs root, and debootstrap where
-# no registry can be reached).
+# no registry can be reached). The job's embeddings travel over plain loopback, on this machine only;
+# mutual TLS between the services of compose.yaml is tried by tests/integration/test_compose.py.
 #
 #   ENGINE=docker|buildah  instead of finding out
 #   EDGE_MODELS_DIR        models to mount at /models; needed until weights are inside
@@ -166,7 +167,7 @@ done
 
 # ---- the main job -----------------------------------------------------------------------------
 rtsp_port=$(free_port) matcher_port=$(free_port) metrics_port=$(free_port)
-say "two cameras -> box -> matcher, $seconds s, as the images' own user"
+say "two cameras -> box -> matcher, $seconds s, over plain loopback, as the images' own user"
 background rtsp-sample --host 127.0.0.1 --port "$rtsp_port" \
   --mount /gate=/clips/gate.mp4 --mount /hall=/clips/hall.mp4
 background matcher serve --listen "127.0.0.1:$matcher_port" --data-dir /var/lib/edge-reid \
