@@ -476,4 +476,9 @@ class World:
             alarmed="keys are missing in the ledger" in self.log.read_text(errors="replace"),
         )
         verdict.problems.extend(self.problems)
+        if not self.forgotten and not self.rolled_back:
+            alarms = [line for line in self.log.read_text(errors="replace").splitlines()
+                      if "[error] hole " in line]  # fmt: skip
+            if alarms:
+                verdict.problems.append(f"alarms of holes where there are none: {alarms[:2]}")
         return verdict
