@@ -15,7 +15,7 @@ import structlog
 
 from matcher.box_stream import BoxStream, goodbye_name
 from matcher.config import LimitsConfig
-from matcher.edges import EdgeBook, EdgeState
+from matcher.edges import EdgeBook
 from matcher.errors import MatcherError
 from matcher.greeting import (
     MAX_WELCOME_RANGES,
@@ -207,7 +207,7 @@ class Admission:
     def has_explained(self, stream: BoxStream) -> None:
         """The box has had its chance to tell what it skipped: what is left is a hole."""
         stream.hole_is_sure = True
-        self._hole(self._edges.get(*stream.box), stream.hole)
+        self._hole(stream)
 
     def explained(self, stream: BoxStream, keys: KeyRanges) -> None:
         """Keys were told as skipped, or came after all: they are no hole any more."""
@@ -224,9 +224,12 @@ class Admission:
         )
         stream.hole = left
         if stream.hole_is_sure or not left:
-            self._hole(state, left)
+            self._hole(stream)
 
-    def _hole(self, state: EdgeState, hole: KeyRanges) -> None:
+    def _hole(self, stream: BoxStream) -> None:
+        state, hole = self._edges.get(*stream.box), stream.hole
+        if self.streams.get(stream.box) is not stream:
+            return  # what a newer stream of the box says counts
         if not hole:
             state.alarms.pop("hole", None)
             return

@@ -478,6 +478,27 @@ def test_a_stream_that_breaks_before_the_box_has_told_its_skipped_raises_no_alar
     assert "hole" not in [line["event"] for line in logs]
 
 
+def test_what_an_older_stream_left_open_is_no_alarm_beside_a_newer_one(tmp_path: Path) -> None:
+    writer = secrets.token_hex(16)
+    with Serving(tmp_path) as serving, _with_hole(serving, writer) as older:
+        older.welcome()
+        ingest = serving.server._ingest
+        assert ingest is not None
+        stream = ingest._door.streams.get(("site", "box"))
+        assert stream is not None
+        with Box(serving.address) as newer:  # its Hello names no key that is nowhere
+            newer.welcome()
+
+            async def late() -> None:
+                """The older stream's commit comes only now."""
+                ingest._door.has_explained(stream)
+
+            serving.call(late())
+
+            assert len(stream.hole) == 5
+            assert "hole" not in serving.server.edges.get("site", "box").alarms
+
+
 @pytest.mark.parametrize(("told", "left"), [(5, 0), (3, 2)])
 def test_the_alarm_of_a_hole_goes_for_keys_that_the_box_tells_later_as_unreadable(
     tmp_path: Path, told: int, left: int
