@@ -10,11 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from models import checkpoints
 from models.adapt import LOSSES, Adaptation, AdaptError, PictureRecipe
 from models.adapt_crops import Crops, TooFewCrops, embed, open_crops
 from models.augment import normalise
+from models.cli import app
 from models.neighbours import Clustering
 from models.osnet import Architecture, OSNet
 from models.recipe import Augment
@@ -140,3 +142,25 @@ def test_crops_are_embedded_as_in_evaluation_and_training_goes_on(
     np.testing.assert_allclose(
         found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5
     )
+
+
+def test_the_command_ends_with_a_message_where_there_are_too_few_crops(
+    folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+
+    result = CliRunner().invoke(
+        app, ["adapt", str(checkpoint), "--images", str(folder), "--out", str(out)]
+    )
+
+    assert result.exit_code == 2
+    assert "120 images, at least 200 are needed" in " ".join(result.output.split())
+    assert not out.exists()
+
+
+def test_the_help_of_the_command_is_one_page_of_options_of_one_line_each() -> None:
+    result = CliRunner().invoke(app, ["adapt", "--help"], env={"COLUMNS": "80"})
+
+    lines = [line for line in result.output.splitlines() if line.strip()]
+    assert len(lines) <= 40
+    assert all(option in result.output for option in ("--embeddings", "--images", "--rollback"))
