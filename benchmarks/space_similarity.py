@@ -5,7 +5,8 @@
 All images of query and gallery of one person and camera, at most N, become one vector, as a
 tracklet's shots do (mean of unit vectors). Compared are vectors of two cameras: cosine similarity
 of one person, and of two people. For some small shares of two people's pairs it prints the
-threshold that lets them pass, and the share of one person's pairs that pass too. The set must hold
+threshold that lets them pass, and the share of one person's pairs that pass too; the last row is
+the matcher's own threshold (--threshold). The set must hold
 people and cameras that the model has not seen, or the thresholds come out too low; it is refused
 where the card says so, unless --trained-on-this. Last line: one JSON object.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from matcher.config import AssociationConfig
 from models.data.readers import open_dataset
 from models.evaluate import embed_samples, open_model, refuse_trained_people
 
@@ -56,8 +58,9 @@ def main() -> int:
     print(f"two people, two cameras: {two.mean():.3f} ± {two.std():.3f} ({len(two)} pairs)")
     print(f"{'two people pass':>16}{'threshold':>11}{'one person passes':>19}")
     told = []
-    for share in PASSING:
-        threshold = float(np.quantile(two, 1 - share))
+    thresholds = [float(np.quantile(two, 1 - share)) for share in PASSING]
+    for threshold in (*thresholds, arguments.threshold):
+        share = float((two >= threshold).mean())
         passes = float((one >= threshold).mean())
         print(f"{share:>16.2%}{threshold:>11.3f}{passes:>19.1%}")
         told.append({"two_pass": share, "threshold": round(threshold, 4), "one_pass": passes})
@@ -99,6 +102,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--protocol", required=True)
     parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--threshold", type=float, default=AssociationConfig().default_threshold)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--trained-on-this", action="store_true")
     return parser.parse_args()
