@@ -10,6 +10,7 @@ prints how many inputs were tried.
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -103,6 +104,23 @@ def model(data: bytes) -> None:
         return
 
 
+def _value(source: Any) -> str:
+    """Something that may stand behind the equals sign of a TOML file."""
+    match source.ConsumeIntInRange(0, 5):
+        case 0:
+            return str(source.ConsumeInt(9))
+        case 1:
+            return repr(source.ConsumeFloat())
+        case 2:
+            return json.dumps(source.ConsumeUnicodeNoSurrogates(24), ensure_ascii=False)
+        case 3:
+            return f"[{source.ConsumeInt(4)}, {source.ConsumeInt(4)}]"
+        case 4:
+            return str(source.PickValueInList(["true", '""', "[]", "{}", "2026-01-31", "-0.0"]))
+        case _:
+            return str(source.ConsumeUnicodeNoSurrogates(24))
+
+
 def card(data: bytes) -> None:
     """A model's card is refused, or means the same after it was written again.
 
@@ -117,7 +135,7 @@ def card(data: bytes) -> None:
         for _ in range(source.ConsumeIntInRange(1, 3)):
             at = source.ConsumeIntInRange(0, len(lines) - 1)
             name, _, _ = lines[at].partition(" = ")
-            lines[at] = f"{name} = {source.ConsumeUnicodeNoSurrogates(24)}"
+            lines[at] = f"{name} = {_value(source)}"
         path.write_text("\n".join(lines), encoding="utf-8")
     try:
         found = read_card(path)
