@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from matcher.records import Appended, KnownKeys, Row
 from matcher.schema import EntryKind, get_meta
+from matcher.writers import FORGOTTEN, KnownWriter, WriterBook
 from reid.ranges import KeyRanges, RangeSet
 
 _COLUMNS = 11
-_FORGET_AT_ONCE = 256  # old writers looked at for one Hello: a millisecond or two
 _CHUNK = 64  # rows of one INSERT: one call, one release of the interpreter's lock
 _INSERT = (
     "INSERT INTO log(kind, site, edge_id, writer, seq, content_hash, tracklet_id, seen_ns, "
@@ -27,15 +26,6 @@ _INSERT = (
 _PLACES = "(?,?,?,?,?,?,?,?,?,?)"
 _INSERT_CHUNK = _INSERT + ",".join([_PLACES] * _CHUNK)
 _INSERT_ONE = _INSERT + _PLACES
-
-
-@dataclass(slots=True)
-class _Writer:
-    number: int
-    site: str
-    edge_id: str
-    ended: bool
-    receipts: RangeSet
 
 
 class LedgerStore:
@@ -53,12 +43,11 @@ class LedgerStore:
         self._db = connection
         self.forgotten = forgotten if forgotten is not None else {}
         self.ledger_id = get_meta(connection, "ledger_id") or ""
-        self._writers: dict[str, _Writer] = {}
+        self._writers = WriterBook(connection)
         self._fresh: dict[tuple[int, int], bytes] = {}
         self._pending: list[object] = []  # parameters of rows not yet inserted, flat
         self._pending_rows = 0
         self._new_receipts: dict[str, RangeSet] = {}
-        self.reload()
 
     def reload(self) -> None:
         """Read writers and receipts again; what was appended and not flushed is dropped."""
@@ -66,16 +55,7 @@ class LedgerStore:
         self._pending.clear()
         self._pending_rows = 0
         self._new_receipts.clear()
-        self._writers = {
-            writer_id: _Writer(number, site, edge_id, bool(ended), RangeSet())
-            for number, writer_id, site, edge_id, ended in self._db.execute(
-                "SELECT id, writer_id, site, edge_id, ended FROM writers"
-            )
-        }
-        by_number = {writer.number: writer for writer in self._writers.values()}
-        for number, first, last in self._db.execute("SELECT writer, first, last FROM receipts"):
-            if number in by_number:
-                by_number[number].receipts.add(first, last)
+        self._writers.reload()
 
     # --- appending ---------------------------------------------------------------------------
 
@@ -91,7 +71,7 @@ class LedgerStore:
         """
         result = Appended()
         runs: dict[str, list[int]] = {}  # writer_id -> new seqs, as they came
-        writer: _Writer | None = None
+        writer: KnownWriter | None = None
         writer_id = ""
         receipts = RangeSet()
         fresh, forgotten, pending = self._fresh, self.forgotten, self._pending
@@ -99,7 +79,7 @@ class LedgerStore:
         for row in rows:
             if row[0] != writer_id or writer is None:
                 writer_id = row[0]
-                writer = self._writer(site, edge_id, writer_id)
+                writer = self._writers.of(site, edge_id, writer_id)
                 receipts = writer.receipts
             if writer.edge_id != edge_id or writer.site != site:
                 result.foreign.append((writer_id, row[1]))
@@ -148,7 +128,7 @@ class LedgerStore:
                 result.acked.add_range(ack_writer, first, last)
         for message in result.erase.messages():
             number = self._writers[message.writer_id].number
-            self._add_skip(number, FORGOTTEN, message.first, message.last)
+            self._writers.skip(number, FORGOTTEN, message.first, message.last)
         return result
 
     def note(
@@ -188,7 +168,7 @@ class LedgerStore:
         for writer_id, ranges in self._new_receipts.items():
             writer = self._writers[writer_id]
             for first, last in ranges:
-                self._receipt(writer, first, last)
+                self._writers.receipt(writer, first, last)
         self._new_receipts.clear()
         self._fresh.clear()
 
@@ -196,28 +176,6 @@ class LedgerStore:
     def pending_rows(self) -> int:
         """Rows appended and not yet written."""
         return self._pending_rows
-
-    def _receipt(self, writer: _Writer, first: int, last: int) -> None:
-        writer.receipts.add(first, last)
-        merged_first, merged_last = writer.receipts.range_of(first)
-        self._db.execute(
-            "DELETE FROM receipts WHERE writer = ? AND first BETWEEN ? AND ?",
-            (writer.number, merged_first, merged_last),
-        )
-        self._db.execute(
-            "INSERT INTO receipts VALUES(?, ?, ?)", (writer.number, merged_first, merged_last)
-        )
-
-    def _writer(self, site: str, edge_id: str, writer_id: str) -> _Writer:
-        known = self._writers.get(writer_id)
-        if known is None:
-            cursor = self._db.execute(
-                "INSERT INTO writers(writer_id, site, edge_id) VALUES(?, ?, ?)",
-                (writer_id, site, edge_id),
-            )
-            known = _Writer(int(cursor.lastrowid or 0), site, edge_id, False, RangeSet())
-            self._writers[writer_id] = known
-        return known
 
     def _stored_hash(self, number: int, seq: int) -> bytes | None:
         row = self._db.execute(
@@ -259,9 +217,9 @@ class LedgerStore:
             wanted = named.of(name)
             for first, last in writer.receipts.intersection(wanted):
                 known.committed.add_range(name, first, last)
-            for first, last in self._skips(writer.number).intersection(wanted):
+            for first, last in self._writers.skips(writer.number).intersection(wanted):
                 known.skipped.add_range(name, first, last)
-            for first, last in self._skips(writer.number, _ERASED):
+            for first, last in self._writers.skips(writer.number, _ERASED):
                 erased.add_range(name, first, last)
         known.skipped = known.skipped.minus(known.committed)
         open_keys = named.minus(known.committed).minus(known.skipped)
@@ -275,31 +233,10 @@ class LedgerStore:
             elif self.end_writer(name, now_ns=now_ns):
                 known.ended.append(name)
         known.erase = self.forgotten_keys(held.writers(), site, edge_id, held).minus(erased)
-        self._writer(site, edge_id, writer_id)
+        self._writers.of(site, edge_id, writer_id)
         if names_all:
-            self._forget_writers(site, edge_id, {writer_id, *named.writers()})
+            self._writers.forget_unnamed(site, edge_id, {writer_id, *named.writers()})
         return known
-
-    def _forget_writers(self, site: str, edge_id: str, named: set[str]) -> None:
-        """Forget writers that their box has forgotten and of which retention left no sighting.
-
-        Every start of a box makes a writer. The box gives no key of these again; and if a spool of
-        long ago came back, its sightings would be older than the retention, and not stored.
-        """
-        unnamed = sorted(
-            (writer.number, name)
-            for name, writer in self._writers.items()
-            if (writer.site, writer.edge_id) == (site, edge_id) and name not in named
-        )
-        # Oldest first, as retention deletes them: those behind the limit have their turn later.
-        for number, name in unnamed[:_FORGET_AT_ONCE]:
-            row = self._db.execute("SELECT 1 FROM log WHERE writer = ? LIMIT 1", (number,))
-            if row.fetchone() is not None:
-                continue
-            for table in ("receipts", "skipped"):
-                self._db.execute(f"DELETE FROM {table} WHERE writer = ?", (number,))
-            self._db.execute("DELETE FROM writers WHERE id = ?", (number,))
-            del self._writers[name]
 
     def forgotten_keys(
         self, writers: Iterable[str], site: str, edge_id: str, held: KeyRanges
@@ -325,8 +262,7 @@ class LedgerStore:
         writer = self._writers.get(writer_id)
         if writer is None or writer.ended:
             return False
-        writer.ended = True
-        self._db.execute("UPDATE writers SET ended = 1 WHERE id = ?", (writer.number,))
+        self._writers.end(writer)
         self.note(
             EntryKind.WRITER_ENDED, writer.site, writer.edge_id, {"writer_id": writer_id}, now_ns
         )
@@ -346,41 +282,12 @@ class LedgerStore:
         for writer_id, first, last, reason in ranges:
             if last < first or first < 1:
                 continue
-            writer = self._writer(site, edge_id, writer_id)
+            writer = self._writers.of(site, edge_id, writer_id)
             if (writer.site, writer.edge_id) != (site, edge_id):
                 foreign.append(writer_id)
                 continue
-            self._add_skip(writer.number, reason, first, last)
+            self._writers.skip(writer.number, reason, first, last)
         return foreign
-
-    def _add_skip(self, number: int, reason: int, first: int, last: int) -> None:
-        at = (number, reason)
-        near = self._db.execute(
-            "SELECT first, last FROM skipped WHERE writer = ? AND reason = ? AND first <= ? "
-            "AND last >= ?",
-            (*at, last + 1, first - 1),
-        ).fetchall()
-        if near == [(first, last)]:
-            return
-        for old_first, old_last in near:
-            first, last = min(first, old_first), max(last, old_last)
-            self._db.execute(
-                "DELETE FROM skipped WHERE writer = ? AND reason = ? AND first = ?",
-                (*at, old_first),
-            )
-        self._db.execute("INSERT INTO skipped VALUES(?, ?, ?, ?)", (*at, first, last))
-
-    def _skips(self, number: int, reason: int | None = None) -> RangeSet:
-        if reason is None:
-            rows = self._db.execute(
-                "SELECT first, last FROM skipped WHERE writer = ? AND reason <> ?",
-                (number, FORGOTTEN),
-            )
-        else:
-            rows = self._db.execute(
-                "SELECT first, last FROM skipped WHERE writer = ? AND reason = ?", (number, reason)
-            )
-        return RangeSet(rows)
 
     def forget(
         self, site: str, identity_id: str, tracklet_ids: Sequence[str], *, now_ns: int
@@ -392,7 +299,7 @@ class LedgerStore:
         """
         self.flush()
         keys: dict[str, KeyRanges] = {}
-        names = {writer.number: (name, writer) for name, writer in self._writers.items()}
+        names = self._writers.by_number()
         deleted = 0
         for tracklet_id in tracklet_ids:
             self.forgotten[tracklet_id] = site
@@ -408,7 +315,7 @@ class LedgerStore:
         for ranges in keys.values():
             for message in ranges.messages():
                 number = self._writers[message.writer_id].number
-                self._add_skip(number, FORGOTTEN, message.first, message.last)
+                self._writers.skip(number, FORGOTTEN, message.first, message.last)
         self.note(
             EntryKind.FORGET,
             site,
@@ -451,10 +358,9 @@ class LedgerStore:
 
     def sites(self) -> list[str]:
         """Sites with at least one writer."""
-        return sorted({writer.site for writer in self._writers.values()})
+        return self._writers.sites()
 
 
-FORGOTTEN = 100  # a reason of ours in the table skipped: keys whose box must erase them
 _ERASED = 3  # reid.v1.SkipReason.SKIP_REASON_ERASED
 
 

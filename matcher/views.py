@@ -25,7 +25,7 @@ from matcher.associate.identities import (
 from matcher.associate.model import Tracklet, Vectors
 from matcher.derived import DerivedSpaces
 from matcher.schema import IDENTITIES_FILE, LEDGER_FILE, connect
-from matcher.store import FORGOTTEN
+from matcher.writers import FORGOTTEN
 from reid.ranges import RangeSet
 from reid.v1.query_pb2 import Identity, SightingFilter
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from matcher.records import Row
 from matcher.schema import open_ledger
-from matcher.store import FORGOTTEN, LedgerStore
+from matcher.store import LedgerStore
+from matcher.writers import FORGOTTEN
 from reid.ranges import KeyRanges, RangeSet
 
 WRITER = "a" * 32
@@ -264,7 +265,7 @@ def greet(store: LedgerStore, writer: str, issued: KeyRanges, *, names_all: bool
 def writers(store: LedgerStore) -> set[str]:
     found = {name for (name,) in store._db.execute("SELECT writer_id FROM writers")}
     store.reload()
-    assert found == set(store._writers)
+    assert found == {name for name, _ in store._writers.by_number().values()}
     return found
 
 
@@ -312,3 +313,16 @@ def test_an_old_spool_that_comes_back_after_its_writer_was_forgotten_brings_no_r
     assert append(store, row(1, seen=1000), expired_before=2000) == [(WRITER, 1, 1)]
 
     assert log_seqs(store) == []
+
+
+def test_no_number_of_a_forgotten_writer_is_given_again(store: LedgerStore) -> None:
+    """Readers of the log remember writers by number."""
+    greet(store, WRITER, KeyRanges())
+    greet(store, OTHER, KeyRanges())
+    highest = store._db.execute("SELECT max(id) FROM writers").fetchone()[0]
+
+    greet(store, WRITER, KeyRanges())  # a process that speaks again; the other has nothing here
+    greet(store, "c" * 32, KeyRanges())
+
+    numbers = dict(store._db.execute("SELECT writer_id, id FROM writers"))
+    assert numbers["c" * 32] > highest
