@@ -317,12 +317,14 @@ def test_an_old_spool_that_comes_back_after_its_writer_was_forgotten_brings_no_r
 
 def test_no_number_of_a_forgotten_writer_is_given_again(store: LedgerStore) -> None:
     """Readers of the log remember writers by number."""
-    greet(store, WRITER, KeyRanges())
-    greet(store, OTHER, KeyRanges())
+    named = KeyRanges()
+    named.add(WRITER, 1)
+    greet(store, WRITER, named)
+    greet(store, OTHER, named)
     highest = store._db.execute("SELECT max(id) FROM writers").fetchone()[0]
 
-    greet(store, WRITER, KeyRanges())  # a process that speaks again; the other has nothing here
-    greet(store, "c" * 32, KeyRanges())
+    greet(store, WRITER, named)  # it speaks again; of the other there is nothing here
+    greet(store, "c" * 32, named)
 
     numbers = dict(store._db.execute("SELECT writer_id, id FROM writers"))
     assert numbers["c" * 32] > highest
