@@ -6,7 +6,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from matcher.associate.engine import BOOTS_KEPT, WRITERS_KEPT, Engine
+import pytest
+
+import matcher.associate.engine
+from matcher.associate.engine import Engine
 from matcher.associate.identities import IdentityStore
 from matcher.associate.prior import PriorAssociator
 from matcher.clocks import ClockEstimate
@@ -59,31 +62,37 @@ def empty_engine() -> Engine:
     )
 
 
-def test_a_box_that_starts_again_and_again_leaves_a_bounded_trace(tmp_path: Path) -> None:
+def test_a_box_that_starts_again_and_again_leaves_a_bounded_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither memory nor identities.db grows, and a restart in between changes nothing."""
+    monkeypatch.setattr(matcher.associate.engine, "BOOTS_KEPT", 8)
+    monkeypatch.setattr(matcher.associate.engine, "WRITERS_KEPT", 12)
     path = tmp_path / "identities.db"
     engine = empty_engine()
-    for entry in starts(1, 1100):
+    store = IdentityStore(path, generation="g")
+    for entry in starts(1, 60):
         engine.apply(entry)
         if entry.position % 7 == 0:
-            store = IdentityStore(path, generation="g")
             store.save(engine.live.take_changes(), engine.calibration, entry.position)
+        if entry.position == 7 * 20:
             store.close()
-        if entry.position == 7 * 600:
             store = IdentityStore(path, generation="g")
             engine = empty_engine()
             for boot, estimate in store.load_clocks():
                 engine.clocks.put(boot, estimate)
             for writer in store.load_ended_writers():
                 engine.ended_writers.put(writer, True)
-            store.close()
+    on_disk = (len(store.load_clocks()), len(store.load_ended_writers()))
+    store.close()
     replayed = empty_engine()
-    for entry in starts(1, 1100):
+    for entry in starts(1, 60):
         replayed.apply(entry)
 
-    assert len(engine.clocks) == 2 * BOOTS_KEPT
-    assert len(engine.ended_writers) == 2 * WRITERS_KEPT
-    assert ("site", "box", f"{1100:032x}") in engine.clocks
+    assert on_disk == (2 * 8, 2 * 12)
+    assert len(engine.clocks) == 2 * 8
+    assert len(engine.ended_writers) == 2 * 12
+    assert ("site", "box", f"{60:032x}") in engine.clocks
     assert ("site", "box", f"{1:032x}") not in engine.ended_writers
     assert dict(engine.clocks) == dict(replayed.clocks)
     assert dict(engine.ended_writers) == dict(replayed.ended_writers)
