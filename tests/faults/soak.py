@@ -21,6 +21,7 @@ import json
 import sqlite3
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -124,26 +125,28 @@ def soak(folder: Path, *, hours: float, speed: float) -> tuple[list[dict[str, fl
     return samples, world
 
 
-def slopes(samples: list[dict[str, float]]) -> dict[str, float]:
-    """Change per simulated hour, by least squares, after the warm-up."""
-    warm = min(WARM_UP_HOURS, samples[-1]["hours"] / 3)
-    rest = [row for row in samples if row["hours"] >= warm]
+def slopes(
+    samples: list[dict[str, float]], series: Sequence[str], *, warm_up: float
+) -> dict[str, float]:
+    """Change per simulated hour, by least squares, after so many of them."""
+    rest = [row for row in samples if row["hours"] >= warm_up]
     hours = np.array([row["hours"] for row in rest])
     return {
         name: round(float(np.polyfit(hours, np.array([row[name] for row in rest]), 1)[0]), 4)
-        for name in SERIES
+        for name in series
     }
 
 
-def plot(samples: list[dict[str, float]], path: Path) -> None:
-    """One panel per series."""
+def plot(samples: list[dict[str, float]], series: Sequence[str], path: Path) -> None:
+    """One panel per series, two columns."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(4, 2, figsize=(10, 10), sharex=True)
-    for name, panel in zip(SERIES, panels.T.flat, strict=True):
+    lines = (len(series) + 1) // 2
+    figure, panels = pyplot.subplots(lines, 2, figsize=(10, 2.5 * lines), sharex=True)
+    for name, panel in zip(series, panels.T.flat, strict=True):
         panel.plot([row["hours"] for row in samples], [row[name] for row in samples])
         panel.set_title(name)
         panel.set_ylim(bottom=0, top=max(1.0, 1.1 * max(row[name] for row in samples)))
@@ -151,6 +154,23 @@ def plot(samples: list[dict[str, float]], path: Path) -> None:
         panel.set_xlabel("simulated hours")
     figure.tight_layout()
     figure.savefig(path)
+
+
+def report(
+    samples: list[dict[str, float]], series: Sequence[str], out: Path, *, warm_up: float
+) -> dict[str, float]:
+    """Write table and plot, print each series; returns the slopes."""
+    name = out.name
+    with (out / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=["hours", *series])
+        writer.writeheader()
+        writer.writerows(samples)
+    plot(samples, series, out / f"{name}.png")
+    found = slopes(samples, series, warm_up=warm_up)
+    for one, slope in found.items():
+        values = [row[one] for row in samples]
+        print(f"{one:<16} {min(values):8.1f} .. {max(values):8.1f}   {slope:+.4f} per hour")
+    return found
 
 
 def main() -> int:
@@ -162,15 +182,8 @@ def main() -> int:
     options = parser.parse_args()
     options.out.mkdir(parents=True)
     samples, _ = soak(options.out / "world", hours=options.hours, speed=options.speed)
-    with (options.out / "soak.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=["hours", *SERIES])
-        writer.writeheader()
-        writer.writerows(samples)
-    plot(samples, options.out / "soak.png")
-    found = slopes(samples)
-    for name, slope in found.items():
-        values = [row[name] for row in samples]
-        print(f"{name:<16} {min(values):8.1f} .. {max(values):8.1f}   {slope:+.4f} per hour")
+    warm_up = min(WARM_UP_HOURS, options.hours / 3)
+    found = report(samples, SERIES, options.out, warm_up=warm_up)
     print(json.dumps({"hours": options.hours, "speed": options.speed, "slope_per_hour": found}))
     grows = [name for name in ("box_rss_mb", "matcher_rss_mb") if found[name] > LIMIT_MB_PER_HOUR]
     return 1 if grows else 0
