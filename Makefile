@@ -89,7 +89,9 @@ fuzz: build/fuzz/bin/python  ## coverage-guided fuzzing of rows, files, batches,
 	  echo "$$target: $$(grep ^Done build/fuzz/$$target.log)"; done
 
 soak: $(VENV)/.dev debian  ## a day of delivery at an accelerated pace: does anything grow?
-	@rm -rf $(OUT)/soak && $(BIN)/python -m tests.faults.soak --out $(OUT)/soak
+	@rm -rf $(OUT)/soak $(OUT)/soak-cameras
+	@$(BIN)/python -m tests.faults.soak --out $(OUT)/soak
+	@$(BIN)/python -m tests.faults.soak_cameras --out $(OUT)/soak-cameras
 
 # Other trackers and their metrics want packages that the box must not have beside it.
 build/peers/bin/python: benchmarks/requirements-peers.txt
