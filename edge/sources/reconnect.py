@@ -69,7 +69,9 @@ class _Reader(threading.Thread):
             while self._camera._deliver(self, self.source.read()):
                 pass
         except SourceError as error:
-            self.error = error
+            # Without its frames: they hold this reader, and with it the source and its buffers.
+            error.__context__ = None
+            self.error = error.with_traceback(None)
         except BaseException as fault:  # noqa: BLE001  handed to take(), which ends the process
             self.fault = fault
         finally:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -95,6 +98,35 @@ def run() -> Iterator[Callable[..., CameraThread]]:
     yield start
     for camera in cameras:
         camera.stop()
+
+
+def test_a_source_that_failed_is_let_go_at_once(run: Callable[..., CameraThread]) -> None:
+    """Not only when the garbage collector comes round: a decoder holds megabytes."""
+    made: list[weakref.ref[Scripted]] = []
+
+    class Forgetful(Attempts):
+        def __call__(self, config: SourceConfig, clock: Clock) -> Source:
+            try:
+                raise OSError("as libav does")
+            except OSError:
+                error = SourceUnreachableError("rtsp://cam/x", "it is away")
+                error.__context__ = sys.exception()
+            source = Scripted([reading(0.0), error], live=True)
+            made.append(weakref.ref(source))
+            return source
+
+    gc.collect()
+    gc.disable()
+    try:
+        camera = run(Forgetful())
+        eventually(lambda: camera.counters().reconnects >= 5, within_s=10.0, state=camera.counters)
+        camera.stop()
+        alive = sum(one() is not None for one in made)
+    finally:
+        gc.enable()
+
+    assert len(made) > 5
+    assert alive <= 1
 
 
 def test_a_file_hands_over_every_frame_in_order_and_ends(run: Callable[..., CameraThread]) -> None:
