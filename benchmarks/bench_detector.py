@@ -63,7 +63,7 @@ def rendered_scenes(count: int) -> list[Scene]:
 
 def _is_wide(scene: Scene) -> bool:
     height, width = scene[0].shape[:2]
-    return width >= _LEAST_WIDE * height
+    return bool(width >= _LEAST_WIDE * height)
 
 
 def timed(detectors: dict[str, Detector], pictures: list[Scene]) -> dict[str, dict[str, float]]:
