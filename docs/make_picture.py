@@ -118,8 +118,9 @@ def _draw(
     people.sort(key=lambda person: person["first_seen"])
     of = _numbers(people)
     scene = SynthScene(SceneParams.parse(url))
-    figure = plt.figure(figsize=(11, 7.4), dpi=110, layout="constrained")
-    grid = figure.add_gridspec(2, 2, height_ratios=[4.1, 2.4])
+    timeline = max(2.4, 0.19 * len(people))  # inches: every row's letter needs room
+    figure = plt.figure(figsize=(11, 5.0 + timeline), dpi=110, layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=[4.1, timeline])
     for camera in (1, 2):
         axis = figure.add_subplot(grid[0, camera - 1])
         axis.imshow(scene.frame(camera, index)[:, :, ::-1])
