@@ -56,7 +56,7 @@ class Untold:
             committed, skipped: the lists of Welcome.
         """
         self._fresh.clear()
-        tell = []
+        tell: list[SkippedRange] = []
         for entry in everything:
             keys = KeyRanges([entry.range]).minus(committed).minus(skipped)
             tell.extend(
