@@ -178,7 +178,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--hours", type=float, default=24.0, help="simulated")
     parser.add_argument("--speed", type=float, default=80.0, help="simulated seconds a second")
-    parser.add_argument("--out", type=Path, required=True, help="folder for table, plot and files")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/soak"), help="folder for table, plot and files"
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True)
     samples, _ = soak(options.out / "world", hours=options.hours, speed=options.speed)

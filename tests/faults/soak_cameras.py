@@ -83,7 +83,12 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--out", type=Path, required=True, help="folder for table, plot and files")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/soak-cameras"),
+        help="folder for table, plot and files",
+    )
     options = parser.parse_args()
     lacks = rtsp.missing()
     if lacks:
