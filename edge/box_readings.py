@@ -39,6 +39,7 @@ def read_delivery(spool: Spool, uplink: Uplink) -> DeliverySnapshot:
         skipped=dict(stored.skipped),
         lost_before_spool=stored.lost_before_spool,
         waiting=stored.backlog,
+        waiting_bytes=stored.backlog_bytes,
         spool_bytes=stored.bytes,
         lag_s=stored.lag_s,
         connected=stream.connected,

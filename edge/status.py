@@ -115,6 +115,7 @@ class DeliverySnapshot:
     skipped: dict[str, int] = field(default_factory=dict)
     lost_before_spool: int = 0
     waiting: int = 0
+    waiting_bytes: int = 0
     spool_bytes: int = 0
     lag_s: float = 0.0
     connected: bool = False
@@ -382,6 +383,7 @@ class BoxCollector(Collector):
         yield skipped
         gauges: tuple[tuple[str, float, str], ...] = (
             ("backlog_sightings", delivery.waiting, "Sightings waiting for an ack."),
+            ("backlog_bytes", delivery.waiting_bytes, "Bytes of the sightings waiting for an ack."),
             ("backlog_lag_seconds", delivery.lag_s, "Age of the oldest waiting sighting."),
             ("spool_bytes", delivery.spool_bytes, "Bytes of the spool, database and WAL."),
             ("dead_letters", delivery.dead_letters, "Sightings waiting for a person."),

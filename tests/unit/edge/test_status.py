@@ -101,6 +101,17 @@ def test_metrics_carry_the_camera_and_the_reason_of_every_drop() -> None:
     assert 'edge_latency_milliseconds{percentile="p50",step="detect"} 50.5' in text
 
 
+def test_metrics_tell_how_much_waits_in_sightings_bytes_and_seconds() -> None:
+    status = BoxStatus(["gate"])
+    status.read_delivery = lambda: DeliverySnapshot(waiting=7, waiting_bytes=9100, lag_s=12.5)
+
+    text = generate_latest(registry_for(status)).decode()
+
+    assert "edge_backlog_sightings 7.0" in text
+    assert "edge_backlog_bytes 9100.0" in text
+    assert "edge_backlog_lag_seconds 12.5" in text
+
+
 def test_a_box_is_ready_when_cameras_give_frames_and_the_matcher_takes_sightings() -> None:
     state = readiness(running_box().snapshot())
 
