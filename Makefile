@@ -118,7 +118,7 @@ adapt: $(VENV)/.dev  ## what adaptation without labels brings: every table of do
 	@$(BIN)/python -m benchmarks.bench_adapt --model models/weights/osnet_x0_25_cuhk03.onnx
 	@$(BIN)/python -m benchmarks.bench_association
 	@$(BIN)/python -m benchmarks.adapt_pictures --curves $(OUT)/adapt/adaptation-pictures.png
-	@$(BIN)/python -m benchmarks.adapt_pictures --source osnet_x0_25_market1501.pth --target cuhk03 --seeds 1
+	@$(BIN)/python -m benchmarks.adapt_pictures --source models/weights/wip/osnet_x0_25_market.pth --target cuhk03 --seeds 1
 	@$(BIN)/python -m benchmarks.adapt_pictures --source osnet_x0_25_msmt17.pth --seeds 1
 
 image:  ## build the images and run the main job inside
