@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
 
@@ -20,7 +20,10 @@ from reid.v1 import ingest_pb2 as pb
 
 METHOD = "/reid.v1.IngestService/Stream"
 _STATUS_S = 1.0  # how long to wait for the status of a call that a write found broken
+# grpc.aio lays this over the server's own status where a write crosses it (grpc/grpc#36066).
+_LOST_RACE = "Internal error from Core"
 
+_T = TypeVar("_T")
 _Call: TypeAlias = grpc.aio.StreamStreamCall[bytes, pb.StreamResponse]
 
 
@@ -79,33 +82,59 @@ class StreamCall:
         )()  # type: ignore[call-arg]  # the stubs do not know that the iterator may be left out
         self._stats = stats
         self._turn = asyncio.Lock()
+        self._status: asyncio.Future[tuple[grpc.StatusCode, str]] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._call.add_done_callback(self._keep_status)
         self.welcomed = False
 
     async def write(self, message: bytes) -> None:
-        """Send a serialised StreamRequest."""
+        """Send a serialised StreamRequest. Raises Ended where the call is over."""
         async with self._turn:
-            await self._call.write(message)
+            try:
+                await self._call.write(message)
+            except (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.AioRpcError) as error:
+                raise Ended(await self._end(str(error))) from error
         self._stats.bytes_out += len(message)
 
     async def responses(self) -> AsyncIterator[pb.StreamResponse]:
-        """What comes, for ever. Raises Ended where the matcher closes."""
+        """What comes, for ever. Raises Ended where the call is over."""
         while True:
-            message = await self._call.read()
+            try:
+                message = await self._call.read()
+            except grpc.aio.AioRpcError as error:
+                raise Ended(await self._end(str(error.details()))) from error
             if not isinstance(message, pb.StreamResponse):  # grpc.aio.EOF
-                code = await self._call.code()
-                details = await self._call.details() or "the matcher closed the stream"
-                raise Ended(end_of_status(code, details, welcomed=self.welcomed))
+                raise Ended(await self._end("the matcher closed the stream"))
             yield message
 
-    async def status_end(self, fallback: str) -> StreamEnd:
-        """How a call ended on which a write failed: its status tells why."""
+    async def _end(self, fallback: str) -> StreamEnd:
+        """How a call ended, as its status tells; `fallback` where none comes or it says nothing."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STATUS_S):
-                code = await self._call.code()
-                details = await self._call.details() or ""
-                return end_of_status(code, details, welcomed=self.welcomed)
+                code, details = await asyncio.shield(self._status)
+                return end_of_status(code, details or fallback, welcomed=self.welcomed)
         return StreamEnd(EndKind.TEMPORARY, fallback, welcomed=self.welcomed)
+
+    def _keep_status(self, call: _Call) -> None:
+        """Called whenever gRPC sets the status; the first of the server's own is kept."""
+        if self._status.done():
+            return
+        code, details = _now(call.code()), _now(call.details())
+        if code is grpc.StatusCode.INTERNAL and details == _LOST_RACE:
+            return
+        self._status.set_result((code, details))
 
     def cancel(self) -> None:
         """End it now; may come twice."""
         self._call.cancel()
+
+
+def _now(answer: Coroutine[Any, Any, _T]) -> _T:
+    """What a coroutine returns that has nothing to wait for, as those of an ended call."""
+    try:
+        answer.send(None)
+    except StopIteration as returned:
+        return cast(_T, returned.value)
+    answer.close()
+    raise RuntimeError("an ended call has no status")

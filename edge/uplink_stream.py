@@ -29,7 +29,7 @@ from edge.uplink_messages import (
     hello,
     skipped_messages,
 )
-from edge.uplink_retry import EndKind, StreamEnd, end_of_goodbye, end_of_status
+from edge.uplink_retry import EndKind, StreamEnd, end_of_goodbye
 from reid import limits
 from reid.clock import Clock
 from reid.ranges import KeyRanges
@@ -113,13 +113,8 @@ class Stream:
             end = await self._converse(call, started)
         except Ended as ended:
             end = ended.end
-        except grpc.aio.AioRpcError as error:
-            end = end_of_status(error.code(), error.details() or "", welcomed=self._welcomed)
         except OutboxUnavailable as error:
             end = StreamEnd(EndKind.TEMPORARY, f"the spool: {error}", welcomed=self._welcomed)
-        except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
-            # A write on a call that has just ended: its status tells why.
-            end = await call.status_end(str(error))
         finally:
             self._stats.connected = False
             call.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from edge.config import SpoolConfig, TlsConfig, UplinkConfig
 from edge.spool import Spool
 from edge.spool_record import read_record
 from edge.uplink import Uplink
+from edge.uplink_call import Ended, StreamCall, StreamStats
 from edge.uplink_messages import BoxIdentity
 from matcher import certs
 from reid.clock import SystemClock
@@ -362,6 +364,38 @@ def test_a_refusal_is_said_keeps_the_rows_and_is_tried_again(tmp_path: Path, cod
             assert box.spool.counters().backlog == 5
     finally:
         server.stop(None).wait(10)
+
+
+def test_the_reason_of_a_refusal_survives_a_write_that_crosses_it() -> None:
+    """grpc.aio put INTERNAL over one refusal in four (grpc/grpc#36066)."""
+
+    class Refusing(ingest_pb2_grpc.IngestServiceServicer):
+        def Stream(self, requests: Any, context: Any) -> Any:  # noqa: N802
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "not you")
+
+    async def refusal(address: str) -> str:
+        async with grpc.aio.insecure_channel(address) as channel:
+            call = StreamCall(channel, stats=StreamStats())
+            try:
+                await call.write(b"")
+                message = await anext(call.responses())
+            except Ended as ended:
+                return ended.end.reason
+            return f"not refused: {message}"
+
+    async def refusals(address: str, n: int) -> set[str]:
+        return {await refusal(address) for _ in range(n)}
+
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    ingest_pb2_grpc.add_IngestServiceServicer_to_server(Refusing(), server)  # type: ignore[no-untyped-call]
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        reasons = asyncio.run(refusals(address, 60))
+    finally:
+        server.stop(None).wait(10)
+
+    assert reasons == {"UNAUTHENTICATED: not you"}
 
 
 def test_records_travel_as_they_stand_in_the_spool(tmp_path: Path) -> None:
