@@ -37,6 +37,7 @@ def read_delivery(spool: Spool, uplink: Uplink) -> DeliverySnapshot:
         acked=stored.acked,
         superseded=stored.superseded,
         skipped=dict(stored.skipped),
+        told=stream.told_skipped,
         lost_before_spool=stored.lost_before_spool,
         waiting=stored.backlog,
         waiting_bytes=stored.backlog_bytes,

@@ -101,12 +101,15 @@ class WelcomeOutcome:
         tell: skipped ranges that the ledger does not list yet.
         refilled: rows that had been acked and are sent again.
         holes: keys that neither the ledger nor this box has: an alarm.
+        told: reason (cap, unreadable) -> keys skipped here that the matcher knows about: all but
+            those in `tell`.
     """
 
     boundary: int
     tell: tuple[SkippedRange, ...]
     refilled: int
     holes: int
+    told: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

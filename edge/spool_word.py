@@ -7,6 +7,8 @@ Threads: the spool writer's alone; the shared state is changed under its lock.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from edge.delivery import WelcomeOutcome
 from edge.spool_ballast import Ballast
 from edge.spool_errors import SpoolFull, SpoolNotWritable
@@ -128,13 +130,14 @@ class Word:
             if complete:
                 state.counts["holes"] = len(holes)
             tell = state.untold.welcomed(everything, committed, skipped)
+            told = _told(state.skipped, tell)
         for entry in buried.minus(skipped).messages():
             tell.append(
                 pb.SkippedRange(
                     range=entry, reason=pb.SKIP_REASON_DEAD_LETTER, skipped_unix_nanos=now
                 )
             )
-        return WelcomeOutcome(boundary, tuple(tell), len(again), state.counts["holes"])
+        return WelcomeOutcome(boundary, tuple(tell), len(again), state.counts["holes"], told)
 
     def _write_welcome(
         self, ledger_id: str, newly: RowSet, again: RowSet, unreadable: KeyRanges, now: int
@@ -254,3 +257,13 @@ class Word:
             state.index.ready.add_all(rows)
             state.waiting_bytes += size
         return len(rows)
+
+
+def _told(skipped: Mapping[str, int], owed: Sequence[pb.SkippedRange]) -> dict[str, int]:
+    """Of what was dropped, how much the matcher knows about. An Erase is its own wish: left out."""
+    told = {}
+    for reason in (pb.SKIP_REASON_CAP, pb.SKIP_REASON_UNREADABLE):
+        name = pb.SkipReason.Name(reason)
+        untold = sum(e.range.last - e.range.first + 1 for e in owed if e.reason == reason)
+        told[name.removeprefix("SKIP_REASON_").lower()] = skipped.get(name, 0) - untold
+    return told

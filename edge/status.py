@@ -113,6 +113,7 @@ class DeliverySnapshot:
     acked: int = 0
     superseded: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
+    told: dict[str, int] = field(default_factory=dict)  # of skipped, what the matcher knows about
     lost_before_spool: int = 0
     waiting: int = 0
     waiting_bytes: int = 0
@@ -264,6 +265,7 @@ def summary_dict(snapshot: Snapshot, exit_reason: str) -> dict[str, Any]:
             "acked": delivery.acked,
             "superseded": delivery.superseded,
             "skipped": delivery.skipped,
+            "told": delivery.told,
             "lost_before_spool": delivery.lost_before_spool,
             "waiting": delivery.waiting,
         },
@@ -310,6 +312,8 @@ def readiness(snapshot: Snapshot) -> dict[str, Any]:
             "address": delivery.address,
             "waiting": delivery.waiting,
             "lag_s": round(delivery.lag_s, 3),
+            "skipped": delivery.skipped,
+            "told": delivery.told,
         },
     }
 
@@ -381,6 +385,14 @@ class BoxCollector(Collector):
         for reason, count in delivery.skipped.items():
             skipped.add_metric([reason], count)
         yield skipped
+        told = GaugeMetricFamily(
+            "edge_sightings_told",
+            "Of the dropped rows, those that the matcher knows about; lasting less is an alarm.",
+            labels=["reason"],
+        )
+        for reason, count in delivery.told.items():
+            told.add_metric([reason], count)
+        yield told
         gauges: tuple[tuple[str, float, str], ...] = (
             ("backlog_sightings", delivery.waiting, "Sightings waiting for an ack."),
             ("backlog_bytes", delivery.waiting_bytes, "Bytes of the sightings waiting for an ack."),

@@ -43,6 +43,10 @@ def print_summary(snapshot: Snapshot, form: Literal["text", "json"], exit_reason
         f"sightings: {delivery.committed} committed, {delivery.acked} acked, "
         f"{delivery.waiting} waiting in the spool"
     )
+    for reason, count in sorted(delivery.skipped.items()):
+        told = delivery.told.get(reason)
+        heard = "" if told is None else f"; the matcher knows of {told}"
+        console.print(f"dropped since the spool exists ({reason}): {count}{heard}")
     console.print(f"bytes: {human_bytes(wire)} sent for {human_bytes(video)} of video{share}")
     for step, values in snapshot.latencies.items():
         if values is not None:

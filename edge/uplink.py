@@ -68,7 +68,9 @@ class UplinkStatus:
         backlog, backlog_bytes, lag_s: what waits for its ack.
         window, in_flight: sightings.
         bytes_out, batches, sightings_sent, acked, rejected, erased, streams: since the start.
-        told_skipped: reason -> keys told, repeats included.
+        told_skipped: reason -> keys dropped here that the matcher knows about: by its last
+            Welcome, or told since; empty before the first. Agrees with the spool's `skipped`
+            (cap, unreadable) while a stream is open and nothing has just been dropped.
         ledger_id, server: of the last Welcome.
     """
 

@@ -228,6 +228,7 @@ class Stream:
         self._stats.ledger_id = welcome.ledger_id
         self._stats.server = welcome.software
         self._stats.window = welcome.window_sightings
+        self._stats.told_skipped = dict(outcome.told)
         self._log.info(
             "connected", ledger=welcome.ledger_id, refilled=outcome.refilled, holes=outcome.holes
         )
@@ -327,9 +328,10 @@ class Stream:
         for message in skipped_messages(ranges):
             await call.write(message.SerializeToString())
         for entry in ranges:
-            name = pb.SkipReason.Name(entry.reason).removeprefix("SKIP_REASON_").lower()
-            told = self._stats.told_skipped
-            told[name] = told.get(name, 0) + entry.range.last - entry.range.first + 1
+            if entry.reason in (pb.SKIP_REASON_CAP, pb.SKIP_REASON_UNREADABLE):
+                name = pb.SkipReason.Name(entry.reason).removeprefix("SKIP_REASON_").lower()
+                told = self._stats.told_skipped
+                told[name] = told.get(name, 0) + entry.range.last - entry.range.first + 1
 
     async def _beat(self, call: StreamCall) -> None:
         """Heartbeats out; and the two ways in which a silent stream is found dead."""

@@ -42,9 +42,11 @@ FAST: dict[str, Any] = {
 class DeliveringBox:
     """A real spool and a real uplink, and made-up sightings."""
 
-    def __init__(self, folder: Path, *matchers: str, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, *matchers: str, max_bytes: int = 1 << 30, **settings: Any
+    ) -> None:
         self.spool = Spool(
-            config=SpoolConfig(ballast_bytes=0, group_s=0.005),
+            config=SpoolConfig(ballast_bytes=0, group_s=0.005, max_bytes=max_bytes),
             data_dir=folder,
             clock=SystemClock(),
         )
@@ -339,6 +341,38 @@ def test_window_zero_pauses_and_a_later_window_goes_on(tmp_path: Path) -> None:
         box.delivered()
 
     assert paused >= 50
+
+
+def test_what_was_dropped_here_was_told_there_key_by_key(tmp_path: Path) -> None:
+    heard = KeyRanges()
+
+    def closed(request: pb.StreamRequest, context: Any) -> Iterator[pb.StreamResponse]:
+        for entry in request.skipped.ranges:
+            assert entry.reason == pb.SKIP_REASON_CAP
+            heard.add_range(entry.range.writer_id, entry.range.first, entry.range.last)
+        yield pb.StreamResponse(window=pb.Window(sightings=0))
+
+    def agrees() -> bool:
+        dropped = box.spool.counters().skipped.get("cap", 0)
+        return dropped == box.uplink.status().told_skipped.get("cap") == len(heard)
+
+    with misbehaving(closed) as (address, service):
+        with delivering(tmp_path / "box", "127.0.0.1:1", max_bytes=3 << 20) as box:
+            box.capture(3000)
+            before = box.spool.counters().skipped["cap"]
+            unknown = box.uplink.status().told_skipped
+        with delivering(tmp_path / "box", address, max_bytes=3 << 20) as box:
+            eventually(agrees, within_s=20, state=lambda: (box.uplink.status(), len(heard)))
+            box.capture(500)
+            eventually(agrees, within_s=20, state=lambda: (box.uplink.status(), len(heard)))
+            after, streams = len(heard), service.streams
+            # This matcher's Welcome lists nothing: all is told again, and counted once.
+            box.uplink.reload(box.uplink._config)
+            eventually(lambda: service.streams > streams, within_s=20)
+            eventually(agrees, within_s=20, state=lambda: (box.uplink.status(), len(heard)))
+
+    assert unknown == {}
+    assert after > before > 0
 
 
 @pytest.mark.parametrize("code", ["UNAUTHENTICATED", "FAILED_PRECONDITION", "UNIMPLEMENTED"])

@@ -46,6 +46,7 @@ def running_box() -> BoxStatus:
         acked=3,
         waiting=1,
         skipped={"CAP": 2},
+        told={"CAP": 1},
         connected=True,
         address="127.0.0.1:7443",
         wire_out=10_000,
@@ -74,6 +75,7 @@ def test_the_summary_tells_what_was_counted() -> None:
     assert summary["latency_ms"]["detect"]["p50"] == pytest.approx(50.5)
     assert summary["latency_ms"]["embed"] is None
     assert summary["sightings"]["skipped"] == {"CAP": 2}
+    assert summary["sightings"]["told"] == {"CAP": 1}
 
 
 def test_the_json_summary_is_the_last_line_of_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,12 +93,22 @@ def test_the_text_summary_compares_bytes_sent_with_bytes_of_video(
     assert "10 kB sent for 2 MB of video: 200 times less" in capsys.readouterr().out
 
 
+def test_the_text_summary_tells_what_was_dropped_and_what_of_it_the_matcher_knows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_summary(running_box().snapshot(), "text", "done")
+
+    dropped = "dropped since the spool exists (CAP): 2; the matcher knows of 1"
+    assert dropped in capsys.readouterr().out
+
+
 def test_metrics_carry_the_camera_and_the_reason_of_every_drop() -> None:
     text = generate_latest(registry_for(running_box())).decode()
 
     assert 'edge_frames_analysed_total{camera="gate"} 5.0' in text
     assert 'edge_frames_dropped_total{camera="gate"} 1.0' in text
     assert 'edge_sightings_skipped_total{reason="CAP"} 2.0' in text
+    assert 'edge_sightings_told{reason="CAP"} 1.0' in text
     assert "edge_matcher_connected 1.0" in text
     assert 'edge_latency_milliseconds{percentile="p50",step="detect"} 50.5' in text
 
