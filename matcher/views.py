@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matcher.associate.calibrate import Calibration
-from matcher.associate.identities import (
+from matcher.associate.identity_rows import (
     TRACKLET_COLUMNS,
     SiteMapReader,
     load_calibration,
