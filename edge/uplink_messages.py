@@ -156,6 +156,7 @@ def heartbeat(
             lag_s=counters.lag_s,
             lost_before_spool=counters.lost_before_spool,
             skipped_by_cap=counters.skipped.get("cap", 0),
+            skipped_unreadable=counters.skipped.get("unreadable", 0),
             reply_to_monotonic_nanos=reply_to,
             reply_received_monotonic_nanos=reply_received,
             monotonic_nanos=clock.monotonic_nanos(),

@@ -190,6 +190,7 @@ class Admission:
             state.lost_before_spool = 0
         if not self.streams.is_cloned(stream.box):
             state.alarms.pop("cloned", None)
+        state.alarms.pop("untold", None)  # told by now, or a hole
         stream.hole = known.hole
         if not stream.hole:
             state.alarms.pop("hole", None)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from matcher.clocks import ClockEstimate, HeartbeatMemory
 from matcher.config import LimitsConfig
 from matcher.streams import RateLimit
+from matcher.told import ToldCheck
 from matcher.validate import BatchCheck
 from reid.limits import RANGES
 from reid.ranges import KeyRanges, RangeSet
@@ -53,6 +54,7 @@ class BoxStream:
         )
         self.rate = RateLimit(limits.sightings_per_s)
         self.heartbeats = HeartbeatMemory()
+        self.skips = ToldCheck()
         self.unfinished: dict[str, RangeSet] = {}
         self.hole = KeyRanges()
         self.hole_is_sure = False

@@ -21,7 +21,7 @@ class EdgeState:
         last_heard_ns: UTC of its last message.
         rejected: sightings refused for good.
         conflicts: keys that came with another content.
-        lost_before_spool, skipped_by_cap, backlog, lag_s, spool_bytes: as in its last heartbeat.
+        lost_before_spool, backlog, lag_s, spool_bytes: as in its last heartbeat.
         lost_earlier: lost_before_spool of its earlier processes.
         alarms: kind -> text for people.
     """
@@ -38,7 +38,6 @@ class EdgeState:
     expired: int = 0
     lost_before_spool: int = 0
     lost_earlier: int = 0
-    skipped_by_cap: int = 0
     backlog: int = 0
     lag_s: float = 0.0
     spool_bytes: int = 0

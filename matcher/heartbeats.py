@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+import structlog
+
 from matcher.box_stream import BoxStream
 from matcher.clocks import BootClock, ClockEstimate
 from matcher.edges import EdgeBook, EdgeState
+from matcher.told import untold_text
 from reid.clock import Clock
 from reid.limits import STRING_BYTES
 from reid.v1 import ingest_pb2
 
 BOOTS_KEPT = 4096  # clocks remembered, all boxes together; the log has what left
+_log = structlog.get_logger("ingest")
 
 
 class Heartbeats:
@@ -56,7 +60,7 @@ class Heartbeats:
         state.lag_s = beat.lag_s
         state.spool_bytes = beat.spool_bytes
         state.lost_before_spool = beat.lost_before_spool
-        state.skipped_by_cap = beat.skipped_by_cap
+        self._compare(stream, beat, state)
         self._learn(stream, boot, beat, state)
         replied = self._clock.unix_nanos()
         stream.heartbeats.answered(t1, received, replied)
@@ -84,6 +88,17 @@ class Heartbeats:
         news = boot.worth_noting()
         if news is not None:
             self._note(*stream.box, news)
+
+    def _compare(self, stream: BoxStream, beat: ingest_pb2.Heartbeat, state: EdgeState) -> None:
+        """What the box dropped on this stream, beside what it told."""
+        untold = stream.skips.heartbeat(beat)
+        if not untold:
+            state.alarms.pop("untold", None)
+            return
+        text = untold_text(untold)
+        if state.alarms.get("untold") != text:
+            _log.error("drops untold", site=state.site, edge=state.edge_id, what=text)
+        state.alarm("untold", text)
 
     def _boot(self, site: str, edge_id: str, boot_id: str) -> BootClock:
         name = (site, edge_id, boot_id[:STRING_BYTES])

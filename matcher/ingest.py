@@ -39,7 +39,12 @@ from reid.limits import (
 )
 from reid.ranges import KeyRanges
 from reid.v1 import ingest_pb2, ingest_pb2_grpc
-from reid.v1.ingest_pb2 import GoodbyeReason, StreamResponse
+from reid.v1.ingest_pb2 import (
+    SKIP_REASON_UNSPECIFIED,
+    GoodbyeReason,
+    SkipReason,
+    StreamResponse,
+)
 from reid.v1.sighting_pb2 import Key
 
 NS = 1_000_000_000
@@ -380,13 +385,22 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
     def _skipped(self, stream: BoxStream, skipped: ingest_pb2.Skipped) -> None:
         site, edge_id = stream.box
         ranges = [
-            (one.range.writer_id, one.range.first, min(one.range.last, (1 << 63) - 1), one.reason)
+            (
+                one.range.writer_id,
+                one.range.first,
+                min(one.range.last, (1 << 63) - 1),
+                # A reason of a newer contract is none that we know; 100 is one of our own.
+                one.reason if one.reason in SkipReason.values() else SKIP_REASON_UNSPECIFIED,
+            )
             for one in skipped.ranges[:RANGES]
-            if is_writer_id(one.range.writer_id) and one.range.first < 1 << 63
+            if is_writer_id(one.range.writer_id)
+            and 1 <= one.range.first <= one.range.last
+            and one.range.first < 1 << 63
         ]
         told = KeyRanges()
-        for writer_id, first, last, _ in ranges:
+        for writer_id, first, last, reason in ranges:
             told.add_range(writer_id, first, last)
+            stream.skips.told(reason, last - first + 1)
 
         def done(foreign: list[str] | None, error: BaseException | None) -> None:
             if error is not None:

@@ -25,7 +25,6 @@ from matcher.signal import Signal
 from matcher.views import Floats, Views
 from reid.codec import EmbeddingError, decode
 from reid.v1 import query_pb2, query_pb2_grpc
-from reid.v1.ingest_pb2 import SkipReason
 from reid.v1.sighting_pb2 import Key, Sighting, SightingRecord
 
 T = TypeVar("T")
@@ -296,11 +295,6 @@ def edge_message(
 ) -> query_pb2.Edge:
     """A box as the wire shows it."""
     alarms = list(state.alarms.values())
-    told = skipped.get(SkipReason.SKIP_REASON_CAP, 0)
-    if state.skipped_by_cap > told and not state.backlog:
-        alarms.append(
-            f"the box dropped {state.skipped_by_cap} sightings by its cap and told {told} of them"
-        )
     lost = state.lost_earlier + state.lost_before_spool
     if lost:
         alarms.append(f"{lost} sightings could not be stored on the box: is its disk full?")

@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from reid.v1 import sighting_pb2 as reid_dot_v1_dot_sighting__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14reid/v1/ingest.proto\x12\x07reid.v1\x1a\x16reid/v1/sighting.proto\"\xaa\x01\n\rStreamRequest\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.reid.v1.HelloH\x00\x12\x1f\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x0e.reid.v1.BatchH\x00\x12#\n\x07skipped\x18\x03 \x01(\x0b\x32\x10.reid.v1.SkippedH\x00\x12\'\n\theartbeat\x18\x04 \x01(\x0b\x32\x12.reid.v1.HeartbeatH\x00\x42\t\n\x07message\"\x9d\x02\n\x0eStreamResponse\x12#\n\x07welcome\x18\x01 \x01(\x0b\x32\x10.reid.v1.WelcomeH\x00\x12\x1b\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0c.reid.v1.AckH\x00\x12!\n\x06reject\x18\x03 \x01(\x0b\x32\x0f.reid.v1.RejectH\x00\x12\x1f\n\x05\x65rase\x18\x04 \x01(\x0b\x32\x0e.reid.v1.EraseH\x00\x12\x32\n\x0fheartbeat_reply\x18\x05 \x01(\x0b\x32\x17.reid.v1.HeartbeatReplyH\x00\x12!\n\x06window\x18\x06 \x01(\x0b\x32\x0f.reid.v1.WindowH\x00\x12#\n\x07goodbye\x18\x07 \x01(\x0b\x32\x10.reid.v1.GoodbyeH\x00\x42\t\n\x07message\"\xbb\x02\n\x05Hello\x12\x0f\n\x07\x65\x64ge_id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x11\n\twriter_id\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\x10\n\x08software\x18\x05 \x01(\t\x12\x14\n\x0cwire_version\x18\x06 \x01(\r\x12 \n\x07\x63\x61meras\x18\x07 \x03(\x0b\x32\x0f.reid.v1.Camera\x12\x1e\n\x06spaces\x18\x08 \x03(\x0b\x32\x0e.reid.v1.Space\x12\x1f\n\x04held\x18\t \x03(\x0b\x32\x11.reid.v1.KeyRange\x12\x16\n\x0elast_ledger_id\x18\n \x01(\t\x12\x15\n\raccept_ledger\x18\x0b \x01(\x08\x12\x12\n\nprocess_id\x18\x0c \x01(\t\x12!\n\x06issued\x18\r \x03(\x0b\x32\x11.reid.v1.KeyRange\"5\n\x06\x43\x61mera\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\"A\n\x05Space\x12\x10\n\x08space_id\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x13\n\x0bvariant_ids\x18\x03 \x03(\t\"N\n\x05\x42\x61tch\x12(\n\x07records\x18\x01 \x03(\x0b\x32\x17.reid.v1.SightingRecord\x12\x1b\n\x04lane\x18\x02 \x01(\x0e\x32\r.reid.v1.Lane\"0\n\x07Skipped\x12%\n\x06ranges\x18\x01 \x03(\x0b\x32\x15.reid.v1.SkippedRange\"q\n\x0cSkippedRange\x12 \n\x05range\x18\x01 \x01(\x0b\x32\x11.reid.v1.KeyRange\x12#\n\x06reason\x18\x02 \x01(\x0e\x32\x13.reid.v1.SkipReason\x12\x1a\n\x12skipped_unix_nanos\x18\x03 \x01(\x03\"\x85\x02\n\tHeartbeat\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\x17\n\x0fmonotonic_nanos\x18\x02 \x01(\x03\x12\x12\n\nunix_nanos\x18\x03 \x01(\x03\x12\x19\n\x11\x62\x61\x63klog_sightings\x18\x04 \x01(\x04\x12\x13\n\x0bspool_bytes\x18\x05 \x01(\x04\x12\r\n\x05lag_s\x18\x06 \x01(\x01\x12\x19\n\x11lost_before_spool\x18\x07 \x01(\x04\x12\x16\n\x0eskipped_by_cap\x18\x08 \x01(\x04\x12 \n\x18reply_to_monotonic_nanos\x18\t \x01(\x03\x12&\n\x1ereply_received_monotonic_nanos\x18\n \x01(\x03\"\xc7\x01\n\x07Welcome\x12\x11\n\tledger_id\x18\x01 \x01(\t\x12$\n\tcommitted\x18\x02 \x03(\x0b\x32\x11.reid.v1.KeyRange\x12\x18\n\x10window_sightings\x18\x03 \x01(\r\x12\x1f\n\x06limits\x18\x04 \x01(\x0b\x32\x0f.reid.v1.Limits\x12\x12\n\nunix_nanos\x18\x05 \x01(\x03\x12\x10\n\x08software\x18\x06 \x01(\t\x12\"\n\x07skipped\x18\x07 \x03(\x0b\x32\x11.reid.v1.KeyRange\"g\n\x06Limits\x12\x15\n\rmessage_bytes\x18\x01 \x01(\r\x12\x17\n\x0f\x62\x61tch_sightings\x18\x02 \x01(\r\x12\x0f\n\x07\x63\x61meras\x18\x03 \x01(\r\x12\x1c\n\x14sightings_per_second\x18\x04 \x01(\x02\"(\n\x03\x41\x63k\x12!\n\x06ranges\x18\x01 \x03(\x0b\x32\x11.reid.v1.KeyRange\"[\n\x06Reject\x12\x19\n\x03key\x18\x01 \x01(\x0b\x32\x0c.reid.v1.Key\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.reid.v1.RejectReason\x12\x0f\n\x07message\x18\x03 \x01(\t\"*\n\x05\x45rase\x12!\n\x06ranges\x18\x01 \x03(\x0b\x32\x11.reid.v1.KeyRange\"\x80\x01\n\x0eHeartbeatReply\x12\x17\n\x0fsent_unix_nanos\x18\x01 \x01(\x03\x12\x1b\n\x13received_unix_nanos\x18\x02 \x01(\x03\x12\x1a\n\x12replied_unix_nanos\x18\x03 \x01(\x03\x12\x1c\n\x14sent_monotonic_nanos\x18\x04 \x01(\x03\"\x1b\n\x06Window\x12\x11\n\tsightings\x18\x01 \x01(\r\"Y\n\x07Goodbye\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.reid.v1.GoodbyeReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x15\n\rretry_after_s\x18\x03 \x01(\x02*=\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\r\n\tLANE_LIVE\x10\x01\x12\x10\n\x0cLANE_BACKLOG\x10\x02*\x8f\x01\n\nSkipReason\x12\x1b\n\x17SKIP_REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fSKIP_REASON_CAP\x10\x01\x12\x1a\n\x16SKIP_REASON_UNREADABLE\x10\x02\x12\x16\n\x12SKIP_REASON_ERASED\x10\x03\x12\x1b\n\x17SKIP_REASON_DEAD_LETTER\x10\x04*\xc1\x01\n\x0cRejectReason\x12\x1d\n\x19REJECT_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15REJECT_REASON_INVALID\x10\x01\x12\x1f\n\x1bREJECT_REASON_UNKNOWN_SPACE\x10\x02\x12\x1e\n\x1aREJECT_REASON_KEY_CONFLICT\x10\x03\x12\x19\n\x15REJECT_REASON_FOREIGN\x10\x04\x12\x1b\n\x17REJECT_REASON_TOO_LARGE\x10\x05*\xfb\x01\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GOODBYE_REASON_SHUTDOWN\x10\x01\x12\x1d\n\x19GOODBYE_REASON_SUPERSEDED\x10\x02\x12\x19\n\x15GOODBYE_REASON_CLONED\x10\x03\x12\x1a\n\x16GOODBYE_REASON_STORAGE\x10\x04\x12\x1b\n\x17GOODBYE_REASON_OVERLOAD\x10\x05\x12\x1f\n\x1bGOODBYE_REASON_OTHER_LEDGER\x10\x06\x12\x19\n\x15GOODBYE_REASON_SILENT\x10\x07\x32N\n\rIngestService\x12=\n\x06Stream\x12\x16.reid.v1.StreamRequest\x1a\x17.reid.v1.StreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14reid/v1/ingest.proto\x12\x07reid.v1\x1a\x16reid/v1/sighting.proto\"\xaa\x01\n\rStreamRequest\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.reid.v1.HelloH\x00\x12\x1f\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x0e.reid.v1.BatchH\x00\x12#\n\x07skipped\x18\x03 \x01(\x0b\x32\x10.reid.v1.SkippedH\x00\x12\'\n\theartbeat\x18\x04 \x01(\x0b\x32\x12.reid.v1.HeartbeatH\x00\x42\t\n\x07message\"\x9d\x02\n\x0eStreamResponse\x12#\n\x07welcome\x18\x01 \x01(\x0b\x32\x10.reid.v1.WelcomeH\x00\x12\x1b\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0c.reid.v1.AckH\x00\x12!\n\x06reject\x18\x03 \x01(\x0b\x32\x0f.reid.v1.RejectH\x00\x12\x1f\n\x05\x65rase\x18\x04 \x01(\x0b\x32\x0e.reid.v1.EraseH\x00\x12\x32\n\x0fheartbeat_reply\x18\x05 \x01(\x0b\x32\x17.reid.v1.HeartbeatReplyH\x00\x12!\n\x06window\x18\x06 \x01(\x0b\x32\x0f.reid.v1.WindowH\x00\x12#\n\x07goodbye\x18\x07 \x01(\x0b\x32\x10.reid.v1.GoodbyeH\x00\x42\t\n\x07message\"\xbb\x02\n\x05Hello\x12\x0f\n\x07\x65\x64ge_id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x11\n\twriter_id\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\x10\n\x08software\x18\x05 \x01(\t\x12\x14\n\x0cwire_version\x18\x06 \x01(\r\x12 \n\x07\x63\x61meras\x18\x07 \x03(\x0b\x32\x0f.reid.v1.Camera\x12\x1e\n\x06spaces\x18\x08 \x03(\x0b\x32\x0e.reid.v1.Space\x12\x1f\n\x04held\x18\t \x03(\x0b\x32\x11.reid.v1.KeyRange\x12\x16\n\x0elast_ledger_id\x18\n \x01(\t\x12\x15\n\raccept_ledger\x18\x0b \x01(\x08\x12\x12\n\nprocess_id\x18\x0c \x01(\t\x12!\n\x06issued\x18\r \x03(\x0b\x32\x11.reid.v1.KeyRange\"5\n\x06\x43\x61mera\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\"A\n\x05Space\x12\x10\n\x08space_id\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\r\x12\x13\n\x0bvariant_ids\x18\x03 \x03(\t\"N\n\x05\x42\x61tch\x12(\n\x07records\x18\x01 \x03(\x0b\x32\x17.reid.v1.SightingRecord\x12\x1b\n\x04lane\x18\x02 \x01(\x0e\x32\r.reid.v1.Lane\"0\n\x07Skipped\x12%\n\x06ranges\x18\x01 \x03(\x0b\x32\x15.reid.v1.SkippedRange\"q\n\x0cSkippedRange\x12 \n\x05range\x18\x01 \x01(\x0b\x32\x11.reid.v1.KeyRange\x12#\n\x06reason\x18\x02 \x01(\x0e\x32\x13.reid.v1.SkipReason\x12\x1a\n\x12skipped_unix_nanos\x18\x03 \x01(\x03\"\xa1\x02\n\tHeartbeat\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\x17\n\x0fmonotonic_nanos\x18\x02 \x01(\x03\x12\x12\n\nunix_nanos\x18\x03 \x01(\x03\x12\x19\n\x11\x62\x61\x63klog_sightings\x18\x04 \x01(\x04\x12\x13\n\x0bspool_bytes\x18\x05 \x01(\x04\x12\r\n\x05lag_s\x18\x06 \x01(\x01\x12\x19\n\x11lost_before_spool\x18\x07 \x01(\x04\x12\x16\n\x0eskipped_by_cap\x18\x08 \x01(\x04\x12 \n\x18reply_to_monotonic_nanos\x18\t \x01(\x03\x12&\n\x1ereply_received_monotonic_nanos\x18\n \x01(\x03\x12\x1a\n\x12skipped_unreadable\x18\x0b \x01(\x04\"\xc7\x01\n\x07Welcome\x12\x11\n\tledger_id\x18\x01 \x01(\t\x12$\n\tcommitted\x18\x02 \x03(\x0b\x32\x11.reid.v1.KeyRange\x12\x18\n\x10window_sightings\x18\x03 \x01(\r\x12\x1f\n\x06limits\x18\x04 \x01(\x0b\x32\x0f.reid.v1.Limits\x12\x12\n\nunix_nanos\x18\x05 \x01(\x03\x12\x10\n\x08software\x18\x06 \x01(\t\x12\"\n\x07skipped\x18\x07 \x03(\x0b\x32\x11.reid.v1.KeyRange\"g\n\x06Limits\x12\x15\n\rmessage_bytes\x18\x01 \x01(\r\x12\x17\n\x0f\x62\x61tch_sightings\x18\x02 \x01(\r\x12\x0f\n\x07\x63\x61meras\x18\x03 \x01(\r\x12\x1c\n\x14sightings_per_second\x18\x04 \x01(\x02\"(\n\x03\x41\x63k\x12!\n\x06ranges\x18\x01 \x03(\x0b\x32\x11.reid.v1.KeyRange\"[\n\x06Reject\x12\x19\n\x03key\x18\x01 \x01(\x0b\x32\x0c.reid.v1.Key\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.reid.v1.RejectReason\x12\x0f\n\x07message\x18\x03 \x01(\t\"*\n\x05\x45rase\x12!\n\x06ranges\x18\x01 \x03(\x0b\x32\x11.reid.v1.KeyRange\"\x80\x01\n\x0eHeartbeatReply\x12\x17\n\x0fsent_unix_nanos\x18\x01 \x01(\x03\x12\x1b\n\x13received_unix_nanos\x18\x02 \x01(\x03\x12\x1a\n\x12replied_unix_nanos\x18\x03 \x01(\x03\x12\x1c\n\x14sent_monotonic_nanos\x18\x04 \x01(\x03\"\x1b\n\x06Window\x12\x11\n\tsightings\x18\x01 \x01(\r\"Y\n\x07Goodbye\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.reid.v1.GoodbyeReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x15\n\rretry_after_s\x18\x03 \x01(\x02*=\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\r\n\tLANE_LIVE\x10\x01\x12\x10\n\x0cLANE_BACKLOG\x10\x02*\x8f\x01\n\nSkipReason\x12\x1b\n\x17SKIP_REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fSKIP_REASON_CAP\x10\x01\x12\x1a\n\x16SKIP_REASON_UNREADABLE\x10\x02\x12\x16\n\x12SKIP_REASON_ERASED\x10\x03\x12\x1b\n\x17SKIP_REASON_DEAD_LETTER\x10\x04*\xc1\x01\n\x0cRejectReason\x12\x1d\n\x19REJECT_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15REJECT_REASON_INVALID\x10\x01\x12\x1f\n\x1bREJECT_REASON_UNKNOWN_SPACE\x10\x02\x12\x1e\n\x1aREJECT_REASON_KEY_CONFLICT\x10\x03\x12\x19\n\x15REJECT_REASON_FOREIGN\x10\x04\x12\x1b\n\x17REJECT_REASON_TOO_LARGE\x10\x05*\xfb\x01\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GOODBYE_REASON_SHUTDOWN\x10\x01\x12\x1d\n\x19GOODBYE_REASON_SUPERSEDED\x10\x02\x12\x19\n\x15GOODBYE_REASON_CLONED\x10\x03\x12\x1a\n\x16GOODBYE_REASON_STORAGE\x10\x04\x12\x1b\n\x17GOODBYE_REASON_OVERLOAD\x10\x05\x12\x1f\n\x1bGOODBYE_REASON_OTHER_LEDGER\x10\x06\x12\x19\n\x15GOODBYE_REASON_SILENT\x10\x07\x32N\n\rIngestService\x12=\n\x06Stream\x12\x16.reid.v1.StreamRequest\x1a\x17.reid.v1.StreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'reid.v1.ingest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LANE']._serialized_start=2204
-  _globals['_LANE']._serialized_end=2265
-  _globals['_SKIPREASON']._serialized_start=2268
-  _globals['_SKIPREASON']._serialized_end=2411
-  _globals['_REJECTREASON']._serialized_start=2414
-  _globals['_REJECTREASON']._serialized_end=2607
-  _globals['_GOODBYEREASON']._serialized_start=2610
-  _globals['_GOODBYEREASON']._serialized_end=2861
+  _globals['_LANE']._serialized_start=2232
+  _globals['_LANE']._serialized_end=2293
+  _globals['_SKIPREASON']._serialized_start=2296
+  _globals['_SKIPREASON']._serialized_end=2439
+  _globals['_REJECTREASON']._serialized_start=2442
+  _globals['_REJECTREASON']._serialized_end=2635
+  _globals['_GOODBYEREASON']._serialized_start=2638
+  _globals['_GOODBYEREASON']._serialized_end=2889
   _globals['_STREAMREQUEST']._serialized_start=58
   _globals['_STREAMREQUEST']._serialized_end=228
   _globals['_STREAMRESPONSE']._serialized_start=231
@@ -57,23 +57,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SKIPPEDRANGE']._serialized_start=1088
   _globals['_SKIPPEDRANGE']._serialized_end=1201
   _globals['_HEARTBEAT']._serialized_start=1204
-  _globals['_HEARTBEAT']._serialized_end=1465
-  _globals['_WELCOME']._serialized_start=1468
-  _globals['_WELCOME']._serialized_end=1667
-  _globals['_LIMITS']._serialized_start=1669
-  _globals['_LIMITS']._serialized_end=1772
-  _globals['_ACK']._serialized_start=1774
-  _globals['_ACK']._serialized_end=1814
-  _globals['_REJECT']._serialized_start=1816
-  _globals['_REJECT']._serialized_end=1907
-  _globals['_ERASE']._serialized_start=1909
-  _globals['_ERASE']._serialized_end=1951
-  _globals['_HEARTBEATREPLY']._serialized_start=1954
-  _globals['_HEARTBEATREPLY']._serialized_end=2082
-  _globals['_WINDOW']._serialized_start=2084
-  _globals['_WINDOW']._serialized_end=2111
-  _globals['_GOODBYE']._serialized_start=2113
-  _globals['_GOODBYE']._serialized_end=2202
-  _globals['_INGESTSERVICE']._serialized_start=2863
-  _globals['_INGESTSERVICE']._serialized_end=2941
+  _globals['_HEARTBEAT']._serialized_end=1493
+  _globals['_WELCOME']._serialized_start=1496
+  _globals['_WELCOME']._serialized_end=1695
+  _globals['_LIMITS']._serialized_start=1697
+  _globals['_LIMITS']._serialized_end=1800
+  _globals['_ACK']._serialized_start=1802
+  _globals['_ACK']._serialized_end=1842
+  _globals['_REJECT']._serialized_start=1844
+  _globals['_REJECT']._serialized_end=1935
+  _globals['_ERASE']._serialized_start=1937
+  _globals['_ERASE']._serialized_end=1979
+  _globals['_HEARTBEATREPLY']._serialized_start=1982
+  _globals['_HEARTBEATREPLY']._serialized_end=2110
+  _globals['_WINDOW']._serialized_start=2112
+  _globals['_WINDOW']._serialized_end=2139
+  _globals['_GOODBYE']._serialized_start=2141
+  _globals['_GOODBYE']._serialized_end=2230
+  _globals['_INGESTSERVICE']._serialized_start=2891
+  _globals['_INGESTSERVICE']._serialized_end=2969
 # @@protoc_insertion_point(module_scope)

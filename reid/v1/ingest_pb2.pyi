@@ -169,7 +169,7 @@ class SkippedRange(_message.Message):
     def __init__(self, range: _Optional[_Union[_sighting_pb2.KeyRange, _Mapping]] = ..., reason: _Optional[_Union[SkipReason, str]] = ..., skipped_unix_nanos: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("boot_id", "monotonic_nanos", "unix_nanos", "backlog_sightings", "spool_bytes", "lag_s", "lost_before_spool", "skipped_by_cap", "reply_to_monotonic_nanos", "reply_received_monotonic_nanos")
+    __slots__ = ("boot_id", "monotonic_nanos", "unix_nanos", "backlog_sightings", "spool_bytes", "lag_s", "lost_before_spool", "skipped_by_cap", "reply_to_monotonic_nanos", "reply_received_monotonic_nanos", "skipped_unreadable")
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     MONOTONIC_NANOS_FIELD_NUMBER: _ClassVar[int]
     UNIX_NANOS_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +180,7 @@ class Heartbeat(_message.Message):
     SKIPPED_BY_CAP_FIELD_NUMBER: _ClassVar[int]
     REPLY_TO_MONOTONIC_NANOS_FIELD_NUMBER: _ClassVar[int]
     REPLY_RECEIVED_MONOTONIC_NANOS_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_UNREADABLE_FIELD_NUMBER: _ClassVar[int]
     boot_id: str
     monotonic_nanos: int
     unix_nanos: int
@@ -190,7 +191,8 @@ class Heartbeat(_message.Message):
     skipped_by_cap: int
     reply_to_monotonic_nanos: int
     reply_received_monotonic_nanos: int
-    def __init__(self, boot_id: _Optional[str] = ..., monotonic_nanos: _Optional[int] = ..., unix_nanos: _Optional[int] = ..., backlog_sightings: _Optional[int] = ..., spool_bytes: _Optional[int] = ..., lag_s: _Optional[float] = ..., lost_before_spool: _Optional[int] = ..., skipped_by_cap: _Optional[int] = ..., reply_to_monotonic_nanos: _Optional[int] = ..., reply_received_monotonic_nanos: _Optional[int] = ...) -> None: ...
+    skipped_unreadable: int
+    def __init__(self, boot_id: _Optional[str] = ..., monotonic_nanos: _Optional[int] = ..., unix_nanos: _Optional[int] = ..., backlog_sightings: _Optional[int] = ..., spool_bytes: _Optional[int] = ..., lag_s: _Optional[float] = ..., lost_before_spool: _Optional[int] = ..., skipped_by_cap: _Optional[int] = ..., reply_to_monotonic_nanos: _Optional[int] = ..., reply_received_monotonic_nanos: _Optional[int] = ..., skipped_unreadable: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("ledger_id", "committed", "window_sightings", "limits", "unix_nanos", "software", "skipped")

@@ -529,6 +529,40 @@ def test_the_alarm_of_a_hole_goes_for_keys_that_the_box_tells_later_as_unreadabl
         assert edge.skipped == told
 
 
+def test_a_box_that_drops_without_telling_raises_an_alarm_until_it_tells(tmp_path: Path) -> None:
+    def beats(box: Box, cap: int, count: int) -> None:
+        for _ in range(count):
+            box.send(heartbeat=ingest_pb2.Heartbeat(boot_id="boot", skipped_by_cap=cap))
+            assert box.read().HasField("heartbeat_reply")
+
+    def alarms() -> list[str]:
+        with MatcherClient(serving.address) as client:
+            (edge,) = client.edges()
+            return list(edge.alarms)
+
+    with Serving(tmp_path) as serving, Box(serving.address) as box:
+        box.welcome()
+        beats(box, cap=70, count=3)  # of an earlier ledger, or forgotten: no concern of this stream
+        before = alarms()
+        beats(box, cap=72, count=2)
+        untold = alarms()
+        readyz = serving.server.readiness()["alarms"]
+        keys = KeyRange(writer_id=box.writer_id, first=1, last=2)
+        told = ingest_pb2.SkippedRange(range=keys, reason=ingest_pb2.SKIP_REASON_CAP)
+        box.send(skipped=ingest_pb2.Skipped(ranges=[told]))
+        beats(box, cap=72, count=1)
+        after = alarms()
+        # A commit beats a Skipped: what comes after all takes nothing back from what was told.
+        box.batch(record(box.writer_id, 1))
+        box.acked(1)
+        beats(box, cap=72, count=2)
+        committed = alarms()
+
+    assert before == after == committed == []
+    assert "2 as CAP" in untold[0]
+    assert untold == readyz["site/box"]
+
+
 def test_the_ledger_belongs_to_one_server_at_a_time(tmp_path: Path) -> None:
     from matcher.errors import LedgerLocked
 

@@ -265,11 +265,12 @@ def test_skipped_ranges_are_told_in_messages_of_at_most_256() -> None:
 
 def test_a_heartbeat_tells_backlog_losses_and_the_last_reply() -> None:
     clock = ManualClock()
-    counters = SpoolCounters(backlog=3, bytes=9, lag_s=1.5, lost_before_spool=2, skipped={"cap": 4})
+    skipped = {"cap": 4, "unreadable": 1}
+    counters = SpoolCounters(backlog=3, bytes=9, lag_s=1.5, lost_before_spool=2, skipped=skipped)
 
     beat = heartbeat(clock, counters, reply_to=7, reply_received=8).heartbeat
 
     assert (beat.backlog_sightings, beat.spool_bytes, beat.lag_s) == (3, 9, 1.5)
-    assert (beat.lost_before_spool, beat.skipped_by_cap) == (2, 4)
+    assert (beat.lost_before_spool, beat.skipped_by_cap, beat.skipped_unreadable) == (2, 4, 1)
     assert (beat.reply_to_monotonic_nanos, beat.reply_received_monotonic_nanos) == (7, 8)
     assert beat.boot_id == clock.boot_id
