@@ -1,19 +1,25 @@
-"""A matcher with a planted bug: it acks at once and commits most of a second later.
+"""A matcher with a planted bug; FAULTS_PLANT names it. Only for testing the oracle.
 
-Only for testing the oracle: kill -9 in between loses what was acked, and that must be seen.
+early-ack: it acks at once and commits most of a second later: kill -9 in between loses what was
+acked. false-hole: it raises the alarm of a hole for keys that it has.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 from matcher import cli
-from matcher.ingest import BoxStream, IngestService
+from matcher.admission import Admission
+from matcher.box_stream import BoxStream
+from matcher.ingest import IngestService
+from matcher.records import KnownKeys
 from reid.ranges import KeyRanges
 from reid.v1 import ingest_pb2
 
 _LATE_S = 0.7
+_known = Admission.known
 
 
 async def _ack_early(self: IngestService, stream: BoxStream, batch: ingest_pb2.Batch) -> None:
@@ -35,7 +41,22 @@ async def _ack_early(self: IngestService, stream: BoxStream, batch: ingest_pb2.B
     )
 
 
-IngestService._batch = _ack_early  # type: ignore[method-assign]
+async def _cry_hole(
+    self: Admission, stream: BoxStream, hello: ingest_pb2.Hello
+) -> KnownKeys | None:
+    known = await _known(self, stream, hello)
+    if known is not None:
+        stream.hole = KeyRanges(known.committed.messages())
+    return known
+
+
+match os.environ["FAULTS_PLANT"]:
+    case "early-ack":
+        IngestService._batch = _ack_early  # type: ignore[method-assign]
+    case "false-hole":
+        Admission.known = _cry_hole  # type: ignore[method-assign]
+    case unknown:
+        raise SystemExit(f"unknown bug {unknown!r}")
 
 if __name__ == "__main__":
     cli.main()

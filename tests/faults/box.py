@@ -4,11 +4,13 @@ What `edge-run` does before the spool (video, networks) is left out; everything 
 queue on is the box's own code. Beside it the process keeps a journal for the oracle, written after
 each commit and at each ack:
 
-    R                                        the process is past its start
+    R writer                                 the process is past its start
     S writer seq hash tracklet/revision      this row's transaction has returned
+    K writer seq hash tracklet/revision      the same, of a row that got a new key
     A writer first last                      the matcher acked these
-    L count                                  lost_before_spool, when it grew
+    L refused counted                        rows refused, and lost_before_spool; as they grow
     H count                                  keys that nobody has, as counted at a Welcome
+    E offered refused counted                the queue is drained; lost_before_spool to the end
 
     python -m tests.faults.box --data-dir D --matcher HOST:PORT --journal FILE --control FILE
 
@@ -32,13 +34,14 @@ from pathlib import Path
 from typing import Any
 
 from edge.config import SpoolConfig, UplinkConfig
-from edge.delivery import WelcomeOutcome
+from edge.delivery import NewSighting, WelcomeOutcome
 from edge.spool import Spool
 from edge.spool_engine import SpoolEngine
 from edge.spool_errors import SpoolUnusable
 from edge.spool_record import read_record
 from edge.spool_store import SpoolStore
 from edge.spool_word import Word
+from edge.spool_writer import SpoolWriter
 from edge.uplink import Uplink
 from edge.uplink_call import StreamCall
 from edge.uplink_messages import BoxIdentity
@@ -65,11 +68,20 @@ class Journal:
 def observe(spool: Spool, journal: Journal) -> None:
     """Write down commits and acks as they happen."""
     original_appended = SpoolEngine._appended
+    original_after_failed = SpoolEngine.after_failed_commit
     original_rekey = Word.rekey
 
     def appended(self: SpoolEngine, group: Any, rows: Any, *rest: Any) -> None:
         original_appended(self, group, rows, *rest)
-        journal.write([_committed(row.record) for row in rows])
+        journal.write(["S " + _committed(row.record) for row in rows])
+
+    def after_failed_commit(self: SpoolEngine) -> bool:
+        before = self.state.writer.last_seq
+        came_true = original_after_failed(self)
+        first = self.state.writer.first_row
+        found = [self._store.record(first + at) for at in range(before, self.state.writer.last_seq)]
+        journal.write(["S " + _committed(one[1]) for one in found if one is not None])
+        return came_true
 
     def rekey(self: Word, row: int) -> None:
         writer = self._state.writer
@@ -78,9 +90,10 @@ def observe(spool: Spool, journal: Journal) -> None:
         if writer.last_seq > before:
             found = self._store.record(writer.first_row + before)
             assert found is not None
-            journal.write([_committed(found[1])])
+            journal.write(["K " + _committed(found[1])])
 
     SpoolEngine._appended = appended  # type: ignore[method-assign,assignment]
+    SpoolEngine.after_failed_commit = after_failed_commit  # type: ignore[method-assign]
     Word.rekey = rekey  # type: ignore[method-assign]
     original_ack = spool.ack
 
@@ -103,7 +116,7 @@ def _committed(record: bytes) -> str:
     head = read_record(record)
     sighting = Sighting.FromString(head.payload)
     what = f"{sighting.tracklet_id}/{sighting.revision}"
-    return f"S {head.writer_id} {head.seq} {head.content_hash.hex()} {what}"
+    return f"{head.writer_id} {head.seq} {head.content_hash.hex()} {what}"
 
 
 def shuffle_batches(control: Control) -> None:
@@ -174,6 +187,19 @@ def plant(bug: str, data_dir: Path, spool: Spool) -> None:
             return put_skipped(self, keys, reason, unix_nanos)
 
         SpoolStore.put_skipped = silent  # type: ignore[method-assign]
+    elif bug == "uncounted":
+        count, put = SpoolStore.count, SpoolWriter.put
+
+        def half(self: SpoolStore, name: str, by: int) -> None:
+            count(self, name, by // 2)
+
+        def quiet(self: SpoolWriter, new: NewSighting, timeout_s: float = 0.0) -> bool:
+            taken = put(self, new, timeout_s)
+            self.lost = 0
+            return taken
+
+        SpoolStore.count = half  # type: ignore[method-assign]
+        SpoolWriter.put = quiet  # type: ignore[method-assign]
     elif bug == "seq-reuse":
         # A writer id that outlives its process, over a spool that starts from nothing.
         spool.writer_id = "5e" * 16
@@ -238,10 +264,11 @@ def main() -> int:
         clock=clock,
     )
     uplink.start()
-    journal.write(["R"])
+    journal.write([f"R {spool.writer_id}"])
     people = Walkers(spool.writer_id, seed=options.seed, boot_id=clock.boot_id)
     walkers = iter(people)
-    lost = 0
+    offered = refused = 0
+    said_s = 0.0
     due = time.monotonic()
     while not stop.is_set():
         control.refresh()
@@ -250,15 +277,21 @@ def main() -> int:
             stop.wait(0.05)
             due = time.monotonic()
             continue
+        offered += 1
         if not spool.put(next(walkers)):
-            lost += 1
-            journal.write([f"L {lost}"])
+            refused += 1
+            if time.monotonic() - said_s > 0.2:
+                said_s = time.monotonic()
+                journal.write([f"L {refused} {spool.counters().lost_before_spool}"])
         due = max(due + 1.0 / control.rate, time.monotonic() - 0.5)
         wait = due - time.monotonic()
         if wait > 0:
             stop.wait(wait)
     uplink.stop()
-    return 0 if spool.stop(10) else 70
+    if not spool.stop(10):
+        return 70
+    journal.write([f"E {offered} {refused} {spool.counters().lost_before_spool}"])
+    return 0
 
 
 if __name__ == "__main__":

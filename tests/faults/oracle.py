@@ -1,21 +1,62 @@
-"""Compares what the box captured, what was acked, what the ledger holds: the guarantee, key by key.
+"""What the oracle knows: the boxes' journals, the ledger's tables, the spools' tables at the end.
 
-Its own sources are the boxes' journals (tests.faults.box), the ledger's tables, and the spools'
-tables at the end; it trusts neither side's counters, it checks them.
+It trusts neither side's counters; `tests.faults.judge` compares what is read here, key by key.
 """
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reid.v1.ingest_pb2 import SkipReason
 from reid.v1.sighting_pb2 import Sighting
 
 Key = tuple[str, int]
+
+_ALARM = re.compile(r"\[error\s*\] hole .*?(\d+) sightings were issued .*?first: (\w{8})…/(\d+)\)")
+
+
+@dataclass(frozen=True)
+class Restore:
+    """A ledger went back to a backup.
+
+    Attributes:
+        forgotten: keys committed between the backup and its return: what it no longer had.
+        lengths: journal -> bytes at that moment; what the box wrote later came after it.
+        log_bytes: bytes of the world's log at that moment.
+    """
+
+    forgotten: frozenset[Key]
+    lengths: Mapping[Path, int] = field(default_factory=dict)
+    log_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Process:
+    """What one box process says of itself.
+
+    Attributes:
+        writer_id: its writer.
+        committed: rows of its own that its transactions took, without those that were re-keyed.
+        refusals: (refused, counted) as they grew: what its queue refused, and the spool's own
+            `lost_before_spool` at that moment.
+        ended: (offered, refused, counted) after it had drained its queue; None: it was killed.
+    """
+
+    writer_id: str
+    committed: int = 0
+    refusals: tuple[tuple[int, int], ...] = ()
+    ended: tuple[int, int, int] | None = None
+
+    @property
+    def lost(self) -> int:
+        """Its last count of lost_before_spool."""
+        if self.ended is not None:
+            return self.ended[2]
+        return self.refusals[-1][1] if self.refusals else 0
 
 
 @dataclass
@@ -26,34 +67,76 @@ class Captured:
         rows: key -> (hash, what) of every row whose transaction returned.
         reused: keys that were given to two contents.
         acked: keys that the matcher acked.
+        forgotten: keys that restored ledgers no longer had, and that were not acked again since.
         holes: keys that nobody has, as the last journal's box counted them at its last Welcome.
+        processes: one per journal that got past its start.
     """
 
     rows: dict[Key, tuple[str, str]] = field(default_factory=dict)
     reused: set[Key] = field(default_factory=set)
     acked: set[Key] = field(default_factory=set)
+    forgotten: set[Key] = field(default_factory=set)
     holes: int = 0
+    processes: list[Process] = field(default_factory=list)
 
     @classmethod
-    def read(cls, journals: list[Path]) -> Captured:
-        """Read them; a last line that a kill cut short is left out."""
+    def read(cls, journals: Iterable[Path], restores: Sequence[Restore] = ()) -> Captured:
+        """Read them, in the order of their starts; a last line that a kill cut short is left out.
+
+        Args:
+            restores: ledgers put back to a backup, in their order.
+        """
         captured = cls()
+        # Which restores a key may be missing for, until it was acked anew.
+        missing_for: dict[Key, set[int]] = {}
+        for number, restore in enumerate(restores):
+            for key in restore.forgotten:
+                missing_for.setdefault(key, set()).add(number)
         for path in journals:
-            captured.holes = 0
-            for line in path.read_text().split("\n")[:-1]:
-                parts = line.split(" ")
-                if parts[0] == "S":
-                    key = (parts[1], int(parts[2]))
-                    known = captured.rows.get(key)
-                    if known is not None and known[0] != parts[3]:
-                        captured.reused.add(key)
-                    captured.rows[key] = (parts[3], parts[4])
-                elif parts[0] == "A":
-                    for seq in range(int(parts[2]), int(parts[3]) + 1):
-                        captured.acked.add((parts[1], seq))
-                elif parts[0] == "H":
-                    captured.holes = int(parts[1])
+            captured._read_one(path, restores, missing_for)
+        captured.forgotten = {key for key, numbers in missing_for.items() if numbers}
         return captured
+
+    def _read_one(
+        self, path: Path, restores: Sequence[Restore], missing_for: dict[Key, set[int]]
+    ) -> None:
+        self.holes = 0
+        writer_id, committed = "", 0
+        refusals: list[tuple[int, int]] = []
+        ended: tuple[int, int, int] | None = None
+        # Acks count for a restore from the first Welcome after it: those before are of the old one.
+        heard_since = [path not in restore.lengths for restore in restores]
+        at = 0
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            parts = line.decode().split(" ")
+            match parts[0]:
+                case "R":
+                    writer_id = parts[1]
+                case "S" | "K":
+                    key = (parts[1], int(parts[2]))
+                    known = self.rows.get(key)
+                    if known is not None and known[0] != parts[3]:
+                        self.reused.add(key)
+                    self.rows[key] = (parts[3], parts[4])
+                    committed += parts[0] == "S"
+                case "A":
+                    anew = {number for number, heard in enumerate(heard_since) if heard}
+                    for seq in range(int(parts[2]), int(parts[3]) + 1):
+                        key = (parts[1], seq)
+                        self.acked.add(key)
+                        if key in missing_for:
+                            missing_for[key] -= anew
+                case "H":
+                    self.holes = int(parts[1])
+                    for number, restore in enumerate(restores):
+                        heard_since[number] |= at >= restore.lengths.get(path, 0)
+                case "L":
+                    refusals.append((int(parts[1]), int(parts[2])))
+                case "E":
+                    ended = (int(parts[1]), int(parts[2]), int(parts[3]))
+            at += len(line) + 1
+        if writer_id:
+            self.processes.append(Process(writer_id, committed, tuple(refusals), ended))
 
 
 @dataclass
@@ -138,112 +221,34 @@ class SpoolState:
         return state
 
 
-@dataclass
-class Verdict:
-    """What the oracle found.
+@dataclass(frozen=True)
+class HoleAlarm:
+    """A matcher's alarm of keys that are neither with it nor at the box.
 
     Attributes:
-        captured: rows whose transaction returned.
-        acked: of them, acked.
-        missing: of them, told as skipped: reason -> keys.
-        lost: keys that are nowhere and of which nobody says why.
-        holes: keys that a restored ledger forgot after the box's cap had taken the acked rows: the
-            stated limit of a refill, and both ends must have raised the alarm.
-        doubled: contents that stand in the ledger more than once.
-        problems: everything else that must not be, in words.
+        keys: how many.
+        writer: the first eight digits of the first key's writer.
+        seq: the first key's number.
+        forgotten: keys that restored ledgers no longer had by then.
     """
 
-    captured: int = 0
-    acked: int = 0
-    missing: dict[str, int] = field(default_factory=dict)
-    lost: int = 0
-    holes: int = 0
-    doubled: int = 0
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def holds(self) -> bool:
-        """Whether the guarantee held."""
-        return not (self.lost or self.doubled or self.problems)
+    keys: int
+    writer: str
+    seq: int
+    forgotten: frozenset[Key] = frozenset()
 
 
-def acked_but_absent(captured: Captured, ledger: Ledger) -> set[Key]:
-    """Keys that were acked although the ledger never committed them."""
-    return captured.acked - ledger.receipts
-
-
-def judge(
-    captured: Captured,
-    ledger: Ledger,
-    spools: list[SpoolState],
-    *,
-    rolled_back: bool = False,
-    forgotten: Set[Key] = frozenset(),
-    alarmed: bool = False,
-) -> Verdict:
-    """The verdict at the end, after every box has drained.
-
-    Args:
-        rolled_back: a spool was replaced by an older copy, so its own counters are older, too, and
-            rows may be unreadable.
-        forgotten: keys that a restored ledger no longer had.
-        alarmed: the box said that keys are missing.
-    """
-    verdict = Verdict(captured=len(captured.rows))
-    verdict.acked = len(captured.acked & set(captured.rows))
-    told: dict[Key, int] = {}
-    dead: set[Key] = set()
-    for spool in spools:
-        told.update(spool.skipped)
-        dead |= spool.dead
-        if spool.waiting:
-            verdict.problems.append(f"{len(spool.waiting)} rows still wait after the drain")
-    missing: Counter[str] = Counter()
-    lost: list[Key] = []
-    for key, (digest, _) in captured.rows.items():
-        if key in ledger.rows:
-            if ledger.rows[key] != digest and key not in captured.reused:
-                verdict.problems.append(f"{key}: the ledger holds another content")
-        elif key in dead:
-            missing["dead_letter"] += 1
-        elif key in told:
-            missing[SkipReason.Name(told[key]).removeprefix("SKIP_REASON_").lower()] += 1
-            if key not in ledger.skipped:
-                verdict.problems.append(f"{key}: skipped here, but the ledger was not told")
-        elif key in captured.reused:
-            pass  # named below
-        elif key in forgotten and key in captured.acked:
-            verdict.holes += 1
-        else:
-            lost.append(key)
-    verdict.lost = len(lost)
-    if lost:
-        verdict.problems.append(f"lost, first of {len(lost)}: {sorted(lost)[:3]}")
-    doubled = [what for what, count in ledger.contents.items() if count > 1]
-    verdict.doubled = len(doubled)
-    if doubled:
-        verdict.problems.append(f"twice in the ledger, first of {len(doubled)}: {doubled[:3]}")
-    verdict.missing = dict(missing)
-    if missing["unreadable"] and not rolled_back:
-        # The spool accounts for every key at its start, so rows deleted without a word come out as
-        # UNREADABLE: better than silence, and still a fault where no disk was damaged.
-        verdict.problems.append(f"{missing['unreadable']} keys unreadable on a sound disk")
-    if captured.reused:
-        keys = len(captured.reused)
-        verdict.problems.append(f"{keys} keys were given to two contents")
-    if verdict.holes and not alarmed:
-        verdict.problems.append(f"{verdict.holes} keys forgotten by the ledger, without an alarm")
-    if captured.holes != verdict.holes:
-        verdict.problems.append(
-            f"the box counts {captured.holes} keys that nobody has, in truth {verdict.holes}"
-        )
-    absent = acked_but_absent(captured, ledger) - forgotten
-    if absent:
-        verdict.problems.append(f"{len(absent)} keys acked, but not in the ledger")
-    for spool in spools:
-        by_reason = Counter(SkipReason.Name(reason) for reason in spool.skipped.values())
-        for name, keys in by_reason.items():
-            counted = spool.counters.get(f"skipped.{name}", 0)
-            if counted != keys and not rolled_back:
-                verdict.problems.append(f"{name}: {keys} keys skipped, but {counted} counted")
-    return verdict
+def hole_alarms(log: Path, restores: Sequence[Restore] = ()) -> list[HoleAlarm]:
+    """Every alarm of a hole in a world's log, with what could be missing at that moment."""
+    alarms: list[HoleAlarm] = []
+    text = log.read_bytes()
+    ends = [restore.log_bytes for restore in restores] + [len(text)]
+    forgotten: frozenset[Key] = frozenset()
+    at = 0
+    for number, end in enumerate(ends):
+        for keys, writer, seq in _ALARM.findall(text[at:end].decode(errors="replace")):
+            alarms.append(HoleAlarm(int(keys), writer, int(seq), forgotten))
+        at = end
+        if number < len(restores):
+            forgotten |= restores[number].forgotten
+    return alarms

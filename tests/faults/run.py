@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.faults.oracle import Verdict
+from tests.faults.judge import Verdict
 from tests.faults.world import World, WorldBroken
 
 
@@ -42,13 +42,18 @@ def run(
     plant: str = "",
     say: bool = False,
     minutes: float = 1e9,
+    order: list[str] | None = None,
 ) -> tuple[World, Verdict]:
-    """A world, so many faults (or as many as fit into `minutes`), and the verdict."""
+    """A world, so many faults (or as many as fit into `minutes`), and the verdict.
+
+    Args:
+        order: these faults, one after the other, instead of a drawn order.
+    """
     with World(folder, seed=seed, plant=plant) as world:
         possible = [k for k in world.faults() if kinds is None or k in kinds]
         began = time.monotonic()
         world.run_for(0.8, 1.0)
-        for number, kind in enumerate(schedule(possible, count, seed), start=1):
+        for number, kind in enumerate(order or schedule(possible, count, seed), start=1):
             if time.monotonic() - began > minutes * 60:
                 break
             world.happen(kind)
@@ -99,6 +104,9 @@ def main() -> int:
                 "holes": verdict.holes,
                 "doubled": verdict.doubled,
                 "missing": verdict.missing,
+                "lost_before_spool": verdict.lost_before_spool,
+                "exempt_writers": verdict.exempt,
+                "processes": len(world.journals),
                 "problems": len(verdict.problems),
                 "kinds": world.counts,
                 "slow_ends": world.slow_ends,

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults.box import EXIT_SPOOL_UNUSABLE
-from tests.faults.oracle import Captured, Key, Ledger, SpoolState, Verdict, acked_but_absent, judge
+from tests.faults.judge import Verdict, acked_but_absent, judge
+from tests.faults.oracle import Captured, Ledger, Restore, SpoolState, hole_alarms
 from tests.faults.proxy import Behaviour, FaultProxy
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -31,6 +32,7 @@ SPOOL_BYTES = 6 << 20
 # A machine with other work starts a process in a minute: only what hangs is a failure here.
 START_S = 240.0
 END_S = 60.0
+MATCHER_PLANTS = ("early-ack", "false-hole")
 _FAKETIME = (
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -54,7 +56,9 @@ class World:
         folder: everything lies here.
         seed: of every choice.
         plant: a bug to build in; see tests.faults.box and tests.faults.bad_matcher.
-        forgotten: keys that restored ledgers no longer had.
+        restores: of the ledger, to a backup.
+        rolled_back: writers that ran between a copy of the spool and its return.
+        clones: spools of clones at their end.
         slow_ends: processes that had not ended END_S after SIGTERM.
         tmpfs: give the box a small disk of its own; needs the right to mount.
     """
@@ -66,9 +70,10 @@ class World:
     journals: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    rolled_back: bool = False
+    rolled_back: set[str] = field(default_factory=set)
     slow_ends: int = 0
-    forgotten: set[Key] = field(default_factory=set)
+    restores: list[Restore] = field(default_factory=list)
+    clones: list[SpoolState] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -149,7 +154,8 @@ class World:
         """Start it on a free port and point the proxy there."""
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
-        module = "tests.faults.bad_matcher" if self.plant == "early-ack" else "matcher.cli"
+        planted = self.plant in MATCHER_PLANTS
+        module = "tests.faults.bad_matcher" if planted else "matcher.cli"
         with self.log.open("ab") as log:
             self.matcher = subprocess.Popen(
                 [
@@ -157,7 +163,8 @@ class World:
                     "--data-dir", str(self.matcher_dir), "--metrics", "",
                     "--ready-file", str(ready),
                 ],
-                stdout=log, stderr=log, cwd=ROOT, env=self._environment("matcher"),
+                stdout=log, stderr=log, cwd=ROOT,
+                env=self._environment("matcher") | {"FAULTS_PLANT": self.plant},
             )  # fmt: skip
         self.wait(ready.exists, "the matcher to listen")
         host, _, port = json.loads(ready.read_text())["address"].rpartition(":")
@@ -183,7 +190,7 @@ class World:
                     "--matcher", self.proxy.address, "--journal", str(journal),
                     "--control", str(self.control), "--rate", str(RATE),
                     "--seed", str(self._starts), *self.box_options(),
-                    "--plant", self.plant if self.plant != "early-ack" else "",
+                    "--plant", "" if self.plant in MATCHER_PLANTS else self.plant,
                 ],
                 stdout=log, stderr=log, cwd=ROOT, env=self._environment("box"),
             )  # fmt: skip
@@ -286,9 +293,9 @@ class World:
         self.start_matcher()
 
     def _check_acked(self) -> None:
-        captured = Captured.read(self.journals)
+        captured = Captured.read(self.journals, self.restores)
         ledger = Ledger.read(self.matcher_dir / "ledger.db")
-        absent = acked_but_absent(captured, ledger) - self.forgotten
+        absent = acked_but_absent(captured, ledger)
         if absent:
             first = sorted(absent)[:2]
             self.problems.append(f"{len(absent)} keys were acked, but not committed: {first}")
@@ -317,15 +324,24 @@ class World:
         """The ledger goes back to a backup; the box sends again what it had acked since."""
         backup = self.folder / "backup.db"
         backup.unlink(missing_ok=True)
-        source = sqlite3.connect(self.matcher_dir / "ledger.db", timeout=10)
-        target = sqlite3.connect(backup)
-        source.backup(target)
-        source.close()
-        target.close()
+        subprocess.run(
+            [
+                sys.executable, "-m", "matcher.cli", "backup", str(backup),
+                "--data-dir", str(self.matcher_dir),
+            ],
+            check=True, capture_output=True, cwd=ROOT, env=self._environment("matcher"),
+            timeout=START_S,
+        )  # fmt: skip
         self.run_for(0.3, 1.2)
         self.kill(self.matcher)
         had = Ledger.read(self.matcher_dir / "ledger.db").receipts
-        self.forgotten |= had - Ledger.read(backup).receipts
+        self.restores.append(
+            Restore(
+                forgotten=frozenset(had - Ledger.read(backup).receipts),
+                lengths={path: path.stat().st_size for path in self.journals},
+                log_bytes=self.log.stat().st_size,
+            )
+        )
         for ending in ("-wal", "-shm"):
             (self.matcher_dir / f"ledger.db{ending}").unlink(missing_ok=True)
         shutil.copy(backup, self.matcher_dir / "ledger.db")
@@ -336,8 +352,8 @@ class World:
         """The box's database is replaced by an older copy of itself; its marks are not."""
         self.wait(self.box_runs, "the box to start")
         self.stop(self.box)
-        copy = self.folder / "old-spool.sqlite"
-        shutil.copy(self.box_dir / "spool.sqlite", copy)
+        copies = self._copy_spool(self.box_dir, self.folder)
+        started = len(self.journals)
         self.start_box()
         self.run_for(0.6, 1.2)
         if self.random.random() < 0.5:
@@ -345,11 +361,21 @@ class World:
             self.run_for(0.2, 0.6)
         self.kill(self.box)
         self.proxy.set(Behaviour())
-        for ending in ("-wal", "-shm"):
+        for ending in ("", "-wal", "-shm"):
             (self.box_dir / f"spool.sqlite{ending}").unlink(missing_ok=True)
-        shutil.copy(copy, self.box_dir / "spool.sqlite")
-        self.rolled_back = True
+        for copy in copies:
+            shutil.copy(copy, self.box_dir)
+        since = Captured.read(self.journals[started:])
+        self.rolled_back.update(process.writer_id for process in since.processes)
         self.start_box()
+
+    @staticmethod
+    def _copy_spool(folder: Path, to: Path) -> list[Path]:
+        """Copy a spool that no box has open; with its WAL, where its box did not end by itself."""
+        for ending in ("", "-wal"):
+            (to / f"spool.sqlite{ending}").unlink(missing_ok=True)
+        names = [f"spool.sqlite{ending}" for ending in ("", "-wal")]
+        return [Path(shutil.copy(folder / n, to)) for n in names if (folder / n).exists()]
 
     def clone_box(self) -> None:
         """A copy of the box's folder runs beside it under the same name; later it drains alone."""
@@ -369,6 +395,7 @@ class World:
         self._drained(clone_dir)
         if self.stop(clone):
             self.problems.append("the clone did not end well")
+        self.clones.append(SpoolState.read(clone_dir / "spool.sqlite"))
         shutil.rmtree(clone_dir)
         self.set_control()
         self.start_box()
@@ -467,18 +494,17 @@ class World:
             self.problems.append("the box did not end well")
         if self.stop(self.matcher):
             self.problems.append("the matcher did not end well")
+        log = self.log.read_text(errors="replace")
         verdict = judge(
-            Captured.read(self.journals),
+            Captured.read(self.journals, self.restores),
             Ledger.read(self.matcher_dir / "ledger.db"),
-            [SpoolState.read(self.box_dir / "spool.sqlite")],
+            [SpoolState.read(self.box_dir / "spool.sqlite"), *self.clones],
             rolled_back=self.rolled_back,
-            forgotten=self.forgotten,
-            alarmed="keys are missing in the ledger" in self.log.read_text(errors="replace"),
+            alarmed="keys are missing in the ledger" in log,
+            alarms=hole_alarms(self.log, self.restores),
         )
         verdict.problems.extend(self.problems)
-        if not self.forgotten and not self.rolled_back:
-            alarms = [line for line in self.log.read_text(errors="replace").splitlines()
-                      if "[error] hole " in line]  # fmt: skip
-            if alarms:
-                verdict.problems.append(f"alarms of holes where there are none: {alarms[:2]}")
+        if not verdict.holds and self._mounted:
+            # The small disk goes with this world; what is to be looked at must not.
+            shutil.copytree(self.box_dir, self.folder / "box-at-the-end")
         return verdict
