@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.soak import LIMIT_MB_PER_HOUR, report
+from tests.faults.soak import beyond_limit, report
 from tests.support import rtsp
 from tests.support.processes import Box, Finished, MatcherProcess
 from tests.support.rtsp import RtspServer
@@ -107,7 +107,7 @@ def main() -> int:
              "slope_per_hour": found}
         )
     )  # fmt: skip
-    return 1 if ended.code or found["rss_mb"] > LIMIT_MB_PER_HOUR else 0
+    return 1 if ended.code or beyond_limit(found) else 0
 
 
 if __name__ == "__main__":

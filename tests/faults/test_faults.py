@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.conftest import skip_or_fail
 from tests.faults.judge import acked_but_absent, judge
 from tests.faults.oracle import Captured, Ledger, Process, Restore, SpoolState, hole_alarms
 from tests.faults.run import run, schedule
+from tests.faults.soak import beyond_limit
 from tests.faults.world import World, faketime_library
 
 pytestmark = pytest.mark.slow
@@ -213,6 +215,12 @@ def test_the_verdict_sees_another_content_under_a_key() -> None:
     verdict = judge(_captured(s1=HASH_A), Ledger(rows={("w", 1): HASH_B}), [SpoolState()])
 
     assert any("another content" in problem for problem in verdict.problems)
+
+
+def test_a_soak_fails_by_a_slope_of_megabytes_beyond_the_limit_up_or_down() -> None:
+    slopes = {"up_mb": 1.1, "down_mb": -1.1, "nothing_mb": math.nan, "level_mb": 0.9, "files": 5.0}
+
+    assert beyond_limit(slopes) == ["up_mb", "down_mb", "nothing_mb"]
 
 
 def test_a_world_without_the_right_to_mount_offers_no_disk_faults(tmp_path: Path) -> None:
