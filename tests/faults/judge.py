@@ -32,6 +32,7 @@ class Verdict:
             stated limit of a refill, and both ends must have raised the alarm.
         doubled: contents that stand in the ledger more than once.
         lost_before_spool: sightings that the box refused or could not append, and counted.
+        alarms: of holes, raised by the matcher.
         exempt: writers whose UNREADABLE keys are no fault: a spool was put back under them.
         problems: everything else that must not be, in words.
     """
@@ -43,6 +44,7 @@ class Verdict:
     holes: int = 0
     doubled: int = 0
     lost_before_spool: int = 0
+    alarms: int = 0
     exempt: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -65,7 +67,7 @@ def judge(
     *,
     rolled_back: Set[str] = frozenset(),
     alarmed: bool = False,
-    alarms: Iterable[HoleAlarm] = (),
+    alarms: Sequence[HoleAlarm] = (),
 ) -> Verdict:
     """The verdict at the end, after every box has drained.
 
@@ -75,7 +77,7 @@ def judge(
         alarmed: the box said that keys are missing.
         alarms: what the matcher said of that.
     """
-    verdict = Verdict(captured=len(captured.rows), exempt=len(rolled_back))
+    verdict = Verdict(captured=len(captured.rows), alarms=len(alarms), exempt=len(rolled_back))
     verdict.acked = len(captured.acked & set(captured.rows))
     told: dict[Key, int] = {}
     dead: set[Key] = set()

@@ -105,6 +105,7 @@ def main() -> int:
                 "doubled": verdict.doubled,
                 "missing": verdict.missing,
                 "lost_before_spool": verdict.lost_before_spool,
+                "alarms": verdict.alarms,
                 "exempt_writers": verdict.exempt,
                 "processes": len(world.journals),
                 "problems": len(verdict.problems),

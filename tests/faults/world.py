@@ -269,10 +269,13 @@ class World:
     def happen(self, kind: str) -> None:
         """Let one fault of this kind happen, and the world recover from it."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        if self.random.random() < 0.85:
-            # Mostly a box at work is hit; now and then one that is still starting.
-            self.wait(self.captures, "the box to capture")
+        self._mostly_at_work()
         self.faults()[kind]()
+
+    def _mostly_at_work(self) -> None:
+        """Mostly a box at work is hit; now and then one that is still starting."""
+        if self.random.random() < 0.85:
+            self.wait(self.captures, "the box to capture")
 
     def kill_box(self) -> None:
         """kill -9 in the middle of capturing, sometimes twice in a row."""
@@ -355,7 +358,8 @@ class World:
         copies = self._copy_spool(self.box_dir, self.folder)
         started = len(self.journals)
         self.start_box()
-        self.run_for(0.6, 1.2)
+        self._mostly_at_work()
+        self.run_for(0.1, 0.8)
         if self.random.random() < 0.5:
             self.proxy.set(Behaviour(cut=True))
             self.run_for(0.2, 0.6)
@@ -383,7 +387,8 @@ class World:
         with contextlib.suppress(shutil.Error):  # files vanish while they are copied
             shutil.copytree(self.box_dir, clone_dir)
         clone = self._spawn_box(clone_dir)
-        self.run_for(1.0, 2.5)
+        self._mostly_at_work()
+        self.run_for(0.2, 1.5)
         self.kill(self.box)
         self.kill(clone)
         # The matcher keeps refusing both for three minutes; a restart forgets that.
@@ -495,13 +500,14 @@ class World:
         if self.stop(self.matcher):
             self.problems.append("the matcher did not end well")
         log = self.log.read_text(errors="replace")
+        alarms = hole_alarms(self.log, self.restores)
         verdict = judge(
             Captured.read(self.journals, self.restores),
             Ledger.read(self.matcher_dir / "ledger.db"),
             [SpoolState.read(self.box_dir / "spool.sqlite"), *self.clones],
             rolled_back=self.rolled_back,
             alarmed="keys are missing in the ledger" in log,
-            alarms=hole_alarms(self.log, self.restores),
+            alarms=alarms,
         )
         verdict.problems.extend(self.problems)
         if not verdict.holds and self._mounted:
