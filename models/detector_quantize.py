@@ -151,7 +151,7 @@ def main(
     golden = card.golden.model_copy(
         update={
             "values": tuple(round(float(v), 4) for v in values),
-            "tolerance": _TOLERANCE * float(np.abs(values).max()),
+            "tolerance": _TOLERANCE,
         }
     )
     changes = {

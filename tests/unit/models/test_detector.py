@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,10 @@ from models.detector_export import (
     write_onnx,
 )
 from models.detector_quantize import passes_gate, write_int8
+from reid.card import read_card, sha256_of, write_card
 from reid.model_errors import CardMismatch
+
+WEIGHTS = Path(__file__).parents[3] / "models" / "weights"
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +138,35 @@ def test_the_written_card_admits_the_file_and_refuses_another_one(
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CardMismatch, match="cut short"):
         open_detector(model_at(path), runtime, DetectConfig())
+
+
+def test_the_written_card_refuses_other_weights_by_their_golden_values(
+    detector: Detector, tmp_path: Path
+) -> None:
+    path, other = tmp_path / "ours.onnx", tmp_path / "other.onnx"
+    write_onnx(detector, path, 64, 64)
+    card = write_detector_card(path, "ours", 64, 64, "open")
+    changed = copy.deepcopy(detector)
+    with torch.no_grad():
+        for head in changed.heads:
+            head.answer.bias += 0.01
+    write_onnx(changed, other, 64, 64)
+    content = other.read_bytes()
+    claims = {"sha256": sha256_of(content), "bytes": len(content)}
+    write_card(card.model_copy(update=claims), other.with_suffix(".toml"))
+
+    with pytest.raises(CardMismatch, match="golden output is off"):
+        open_detector(
+            model_at(other), RuntimeConfig(threads=1, backend="onnxruntime"), DetectConfig()
+        )
+
+
+@pytest.mark.parametrize("path", sorted(WEIGHTS.glob("detector_*.toml")), ids=lambda p: p.stem)
+def test_a_shipped_cards_golden_values_are_held_to_some_percent_at_most(path: Path) -> None:
+    golden = read_card(path).golden
+
+    assert golden is not None
+    assert golden.tolerance <= 0.05  # relative: verify_golden divides by what is above 1
 
 
 def test_weights_from_research_data_do_not_allow_commercial_use(
