@@ -149,7 +149,7 @@ def test_the_written_card_refuses_other_weights_by_their_golden_values(
     changed = copy.deepcopy(detector)
     with torch.no_grad():
         for head in changed.heads:
-            head.answer.bias += 0.01
+            head.get_parameter("answer.bias").add_(0.01)
     write_onnx(changed, other, 64, 64)
     content = other.read_bytes()
     claims = {"sha256": sha256_of(content), "bytes": len(content)}
