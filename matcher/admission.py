@@ -161,6 +161,7 @@ class Admission:
         held, issued = KeyRanges(hello.held), KeyRanges(hello.issued)
         site, edge_id = stream.box
         now = self._clock.unix_nanos()
+        room = self._limits.room
 
         def job(store: LedgerStore) -> KnownKeys:
             return store.hello(
@@ -171,12 +172,16 @@ class Admission:
                 issued,
                 now_ns=now,
                 names_all=len(hello.issued) < MAX_WELCOME_RANGES,
+                room=room,
             )
 
         try:
             known = await self._ledger.run(job)
         except MatcherError as error:
             self._storage_failed(stream, error)
+            return None
+        if known.crowded:
+            self.crowded(stream, known.crowded)
             return None
         stream.unfinished = known.unfinished
         state = self._edges.get(site, edge_id)
@@ -191,6 +196,7 @@ class Admission:
         if not self.streams.is_cloned(stream.box):
             state.alarms.pop("cloned", None)
         state.alarms.pop("untold", None)  # told by now, or a hole
+        state.alarms.pop("crowded", None)
         stream.hole = known.hole
         if not stream.hole:
             state.alarms.pop("hole", None)
@@ -204,6 +210,14 @@ class Admission:
         )
         known.committed, known.skipped = joined(known.committed, known.skipped, held)
         return known
+
+    def crowded(self, stream: BoxStream, why: str) -> None:
+        """A box takes more room than it may: it is sent away for a while, others are not."""
+        state = self._edges.get(*stream.box)
+        if state.alarms.get("crowded") != why:
+            _log.error("a box takes too much room", site=state.site, edge=state.edge_id, why=why)
+        state.alarm("crowded", why)
+        self._end(stream, ingest_pb2.GOODBYE_REASON_OVERLOAD, why, 60.0)
 
     def has_explained(self, stream: BoxStream) -> None:
         """The box has had its chance to tell what it skipped: what is left is a hole."""

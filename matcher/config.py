@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from matcher.records import Room
 from reid.limits import CAMERAS, WINDOW_SIGHTINGS
 
 Seconds = Annotated[float, Field(gt=0.0)]
@@ -61,6 +62,21 @@ class LimitsConfig(Section):
     cameras: Annotated[int, Field(ge=1, le=CAMERAS)] = Field(
         CAMERAS, description="Most cameras of a box."
     )
+    writers: Annotated[int, Field(ge=16)] = Field(
+        16384,
+        description="Most starts of a box that are remembered; raising it lets a box start more "
+        "often within the retention, and costs memory.",
+    )
+    ranges: Annotated[int, Field(ge=4096)] = Field(
+        1 << 20,
+        description="Most ranges of keys of a box, received and skipped; raising it lets a box "
+        "whose cap drops every other sighting go on for longer, and costs memory.",
+    )
+
+    @property
+    def room(self) -> Room:
+        """What a box may take of the ledger's memory."""
+        return Room(self.writers, self.ranges)
 
     @model_validator(mode="after")
     def _rate_is_workable(self) -> LimitsConfig:

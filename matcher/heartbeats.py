@@ -19,7 +19,7 @@ from reid.clock import Clock
 from reid.limits import STRING_BYTES
 from reid.v1 import ingest_pb2
 
-BOOTS_KEPT = 4096  # clocks remembered, all boxes together; the log has what left
+BOOTS_KEPT = 64  # clocks remembered of each box; the log has what left
 _log = structlog.get_logger("ingest")
 
 
@@ -40,7 +40,8 @@ class Heartbeats:
         self._edges = edges
         self._clock = clock
         self._note = note
-        self._boots: OrderedDict[tuple[str, str, str], BootClock] = OrderedDict()
+        # Each box has its own, so that none can push out what is known of another.
+        self._boots: dict[tuple[str, str], OrderedDict[str, BootClock]] = {}
 
     def answer(self, stream: BoxStream, beat: ingest_pb2.Heartbeat) -> ingest_pb2.HeartbeatReply:
         """Take a heartbeat; what to reply."""
@@ -73,7 +74,7 @@ class Heartbeats:
 
     def estimate(self, site: str, edge_id: str, boot_id: str) -> ClockEstimate | None:
         """What is believed of a boot's clock."""
-        boot = self._boots.get((site, edge_id, boot_id))
+        boot = self._boots.get((site, edge_id), OrderedDict()).get(boot_id)
         return None if boot is None else boot.current
 
     def _learn(
@@ -101,11 +102,12 @@ class Heartbeats:
         state.alarm("untold", text)
 
     def _boot(self, site: str, edge_id: str, boot_id: str) -> BootClock:
-        name = (site, edge_id, boot_id[:STRING_BYTES])
-        known = self._boots.get(name)
+        boots = self._boots.setdefault((site, edge_id), OrderedDict())
+        name = boot_id[:STRING_BYTES]
+        known = boots.get(name)
         if known is None:
-            known = self._boots[name] = BootClock(name[2])
-        self._boots.move_to_end(name)
-        while len(self._boots) > BOOTS_KEPT:
-            self._boots.popitem(last=False)
+            known = boots[name] = BootClock(name)
+        boots.move_to_end(name)
+        while len(boots) > BOOTS_KEPT:
+            boots.popitem(last=False)
         return known

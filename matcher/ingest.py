@@ -48,6 +48,7 @@ from reid.v1.ingest_pb2 import (
 from reid.v1.sighting_pb2 import Key
 
 NS = 1_000_000_000
+RANGES_A_SIGHTING = 8  # skipped ranges that count as one sighting against a box's rate
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 _log = structlog.get_logger("ingest")
 
@@ -228,6 +229,10 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
                     stream.send(StreamResponse(heartbeat_reply=reply))
                 case "skipped":
                     self._skipped(stream, message.skipped)
+                    # As many bytes here as so many sightings.
+                    cost = len(message.skipped.ranges) / RANGES_A_SIGHTING
+                    wait_s = stream.rate.take(cost, now_ns=stream.heard_ns)
+                    await asyncio.sleep(min(wait_s, 5.0))
                 case "hello":
                     await context.abort(
                         grpc.StatusCode.INVALID_ARGUMENT, "a second Hello on one stream"
@@ -259,10 +264,16 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         if rows:
             site, edge_id = stream.box
             expired_before = now - self._retention_ns(site)
+            room = self._limits.room
 
             def job(store: LedgerStore) -> Appended:
                 return store.append(
-                    site, edge_id, checked.rows, now_ns=now, expired_before_ns=expired_before
+                    site,
+                    edge_id,
+                    checked.rows,
+                    now_ns=now,
+                    expired_before_ns=expired_before,
+                    room=room,
                 )
 
             def done(result: Appended | None, error: BaseException | None) -> None:
@@ -329,6 +340,8 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             )
         if result.erase:
             self._send_erase(stream, result.erase)
+        if result.crowded:
+            self._door.crowded(stream, result.crowded)
         if stream.hole:
             self._door.explained(stream, result.acked)
         if stream.unfinished:
@@ -402,9 +415,15 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             told.add_range(writer_id, first, last)
             stream.skips.told(reason, last - first + 1)
 
-        def done(foreign: list[str] | None, error: BaseException | None) -> None:
-            if error is not None:
+        room = self._limits.room
+
+        def done(result: tuple[list[str], str] | None, error: BaseException | None) -> None:
+            if result is None:
                 self._storage_failed(stream, error)
+                return
+            foreign, crowded = result
+            if crowded:
+                self._door.crowded(stream, crowded)
             elif foreign:
                 _log.warning(
                     "keys of another box told as skipped, not recorded",
@@ -418,7 +437,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
                 if stream.unfinished:
                     self._finish_writers(stream, told)
 
-        self._ledger.submit(lambda store: store.skip(site, edge_id, ranges), done)
+        self._ledger.submit(lambda store: store.skip(site, edge_id, ranges, room=room), done)
 
     def _look_at_hole(self, stream: BoxStream) -> None:
         """Once the Skipped that came before are committed, what is left is an alarm."""

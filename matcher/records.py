@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from reid.ranges import KeyRanges, RangeSet
 
 # writer_id, seq, content_hash, tracklet_id, seen_ns, body: a plain tuple, since thousands a second
 # are made.
 Row = tuple[str, int, bytes, str, int, bytes]
+
+
+class Room(NamedTuple):
+    """How much of the ledger's memory a box may take.
+
+    Attributes:
+        writers: most starts of a box process that are remembered.
+        ranges: most ranges of keys, receipted and skipped.
+    """
+
+    writers: int
+    ranges: int
 
 
 @dataclass(slots=True)
@@ -21,6 +34,7 @@ class Appended:
         conflicts: keys whose stored content is another one.
         foreign: keys of a writer that belongs to another box.
         erase: keys of forgotten tracklets that the box must delete.
+        crowded: why rows of a box that takes too much room were not taken; empty: all were.
     """
 
     acked: KeyRanges = field(default_factory=KeyRanges)
@@ -31,6 +45,7 @@ class Appended:
     conflicts: list[tuple[str, int]] = field(default_factory=list)
     foreign: list[tuple[str, int]] = field(default_factory=list)
     erase: KeyRanges = field(default_factory=KeyRanges)
+    crowded: str = ""
 
 
 @dataclass(slots=True)
@@ -45,6 +60,7 @@ class KnownKeys:
         unfinished: older writers of the box with keys that are still to come.
         ended: older writers of the box that were ended now.
         hole: keys that were issued, are not known here, and are not held by the box.
+        crowded: why the box's new writer was not taken; empty: it was.
     """
 
     committed: KeyRanges
@@ -54,3 +70,4 @@ class KnownKeys:
     unfinished: dict[str, RangeSet]
     ended: list[str]
     hole: KeyRanges
+    crowded: str = ""

@@ -12,7 +12,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from matcher.records import Appended, KnownKeys, Row
+from matcher.records import Appended, KnownKeys, Room, Row
 from matcher.schema import EntryKind, get_meta
 from matcher.writers import FORGOTTEN, KnownWriter, WriterBook
 from reid.ranges import KeyRanges, RangeSet
@@ -60,7 +60,14 @@ class LedgerStore:
     # --- appending ---------------------------------------------------------------------------
 
     def append(
-        self, site: str, edge_id: str, rows: Sequence[Row], *, now_ns: int, expired_before_ns: int
+        self,
+        site: str,
+        edge_id: str,
+        rows: Sequence[Row],
+        *,
+        now_ns: int,
+        expired_before_ns: int,
+        room: Room | None = None,
     ) -> Appended:
         """Take rows of one box; they are in the tables after `flush()`.
 
@@ -68,8 +75,11 @@ class LedgerStore:
             rows: checked against the contract.
             now_ns: UTC of the commit.
             expired_before_ns: rows seen earlier are receipted and not stored.
+            room: what a box may take; None: as much as it likes.
         """
-        result = Appended()
+        result = Appended(crowded=self._writers.crowded(site, edge_id, room))
+        if result.crowded:
+            return result
         runs: dict[str, list[int]] = {}  # writer_id -> new seqs, as they came
         writer: KnownWriter | None = None
         writer_id = ""
@@ -79,7 +89,12 @@ class LedgerStore:
         for row in rows:
             if row[0] != writer_id or writer is None:
                 writer_id = row[0]
-                writer = self._writers.of(site, edge_id, writer_id)
+                writer = self._writers.get(writer_id)
+                if writer is None:
+                    result.crowded = self._writers.too_many(site, edge_id, room)
+                    if result.crowded:
+                        break
+                    writer = self._writers.of(site, edge_id, writer_id)
                 receipts = writer.receipts
             if writer.edge_id != edge_id or writer.site != site:
                 result.foreign.append((writer_id, row[1]))
@@ -127,8 +142,8 @@ class LedgerStore:
             for first, last in ranges:
                 result.acked.add_range(ack_writer, first, last)
         for message in result.erase.messages():
-            number = self._writers[message.writer_id].number
-            self._writers.skip(number, FORGOTTEN, message.first, message.last)
+            of = self._writers[message.writer_id]
+            self._writers.skip(of, FORGOTTEN, message.first, message.last)
         return result
 
     def note(
@@ -195,11 +210,13 @@ class LedgerStore:
         *,
         now_ns: int,
         names_all: bool = False,
+        room: Room | None = None,
     ) -> KnownKeys:
         """Answer a Hello: what is known of the box's keys; older writers with nothing left end.
 
         Args:
             names_all: `issued` was not cut: the box has forgotten every writer that is not in it.
+            room: what a box may take; None: as much as it likes.
         """
         self.flush()
         named = KeyRanges()
@@ -233,9 +250,17 @@ class LedgerStore:
             elif self.end_writer(name, now_ns=now_ns):
                 known.ended.append(name)
         known.erase = self.forgotten_keys(held.writers(), site, edge_id, held).minus(erased)
-        self._writers.of(site, edge_id, writer_id)
+        new = self._writers.get(writer_id) is None
+        remembered = {writer_id, *named.writers()}
+        if names_all and new and self._writers.too_many(site, edge_id, room):
+            self._writers.forget_unnamed(site, edge_id, remembered)
+        known.crowded = self._writers.crowded(site, edge_id, room)
+        if new and not known.crowded:
+            known.crowded = self._writers.too_many(site, edge_id, room)
+        if not known.crowded:
+            self._writers.of(site, edge_id, writer_id)
         if names_all:
-            self._writers.forget_unnamed(site, edge_id, {writer_id, *named.writers()})
+            self._writers.forget_unnamed(site, edge_id, remembered)
         return known
 
     def forgotten_keys(
@@ -269,25 +294,38 @@ class LedgerStore:
         return True
 
     def skip(
-        self, site: str, edge_id: str, ranges: Iterable[tuple[str, int, int, int]]
-    ) -> list[str]:
+        self,
+        site: str,
+        edge_id: str,
+        ranges: Iterable[tuple[str, int, int, int]],
+        *,
+        room: Room | None = None,
+    ) -> tuple[list[str], str]:
         """Record keys that will never come; a repeat changes nothing.
 
         Args:
             ranges: writer_id, first, last, reason.
+            room: what a box may take; None: as much as it likes.
         Returns:
-            Writers that belong to another box; their ranges were not recorded.
+            Writers that belong to another box; their ranges were not recorded. And why the rest
+            was not, of a box that takes too much room; empty: all was.
         """
         foreign: list[str] = []
         for writer_id, first, last, reason in ranges:
             if last < first or first < 1:
                 continue
-            writer = self._writers.of(site, edge_id, writer_id)
+            writer = self._writers.get(writer_id)
+            crowded = self._writers.crowded(site, edge_id, room)
+            if writer is None and not crowded:
+                crowded = self._writers.too_many(site, edge_id, room)
+            if crowded:
+                return foreign, crowded
+            writer = writer or self._writers.of(site, edge_id, writer_id)
             if (writer.site, writer.edge_id) != (site, edge_id):
                 foreign.append(writer_id)
                 continue
-            self._writers.skip(writer.number, reason, first, last)
-        return foreign
+            self._writers.skip(writer, reason, first, last)
+        return foreign, ""
 
     def forget(
         self, site: str, identity_id: str, tracklet_ids: Sequence[str], *, now_ns: int
@@ -314,8 +352,8 @@ class LedgerStore:
             ).rowcount
         for ranges in keys.values():
             for message in ranges.messages():
-                number = self._writers[message.writer_id].number
-                self._writers.skip(number, FORGOTTEN, message.first, message.last)
+                of = self._writers[message.writer_id]
+                self._writers.skip(of, FORGOTTEN, message.first, message.last)
         self.note(
             EntryKind.FORGET,
             site,

@@ -113,7 +113,7 @@ class RateLimit:
         self._room = per_second * 60.0
         self._at_ns: int | None = None
 
-    def take(self, count: int, *, now_ns: int) -> float:
+    def take(self, count: float, *, now_ns: int) -> float:
         """Count sightings; seconds to wait before more are read (0 where there is room).
 
         Args:

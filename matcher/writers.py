@@ -1,15 +1,18 @@
 """Which writers there are, and what is known of their keys: receipts and skipped ranges.
 
 Promise: memory says what the tables say; a writer belongs to one box for ever. Full: a writer that
-its box has forgotten, and of which retention left no sighting, is forgotten. No thread, no lock:
-all calls come from the one thread that owns the connection, inside a transaction.
+its box has forgotten, and of which retention left no sighting, is forgotten; a box that takes more
+room than it may is refused more (`crowded`), others are not. No thread, no lock: all calls come
+from the one thread that owns the connection, inside a transaction.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from dataclasses import dataclass
 
+from matcher.records import Room
 from reid.ranges import RangeSet
 
 FORGOTTEN = 100  # a reason of ours in the table skipped: keys whose box must erase them
@@ -40,6 +43,9 @@ class WriterBook:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
         self._writers: dict[str, KnownWriter] = {}
+        # (site, edge_id) -> how many there are, as the tables say
+        self._of_box: Counter[tuple[str, str]] = Counter()
+        self._ranges: Counter[tuple[str, str]] = Counter()
         self.reload()
 
     def reload(self) -> None:
@@ -54,6 +60,38 @@ class WriterBook:
         for number, first, last in self._db.execute("SELECT writer, first, last FROM receipts"):
             if number in by_number:
                 by_number[number].receipts.add(first, last)
+        self._of_box = Counter((one.site, one.edge_id) for one in self._writers.values())
+        self._ranges = Counter()
+        for table in ("receipts", "skipped"):
+            for number, ranges in self._db.execute(
+                f"SELECT writer, count(*) FROM {table} GROUP BY writer"
+            ):
+                if number in by_number:
+                    one = by_number[number]
+                    self._ranges[one.site, one.edge_id] += ranges
+
+    def crowded(self, site: str, edge_id: str, room: Room | None) -> str:
+        """Why a box may be given no more, in words; empty where it may."""
+        if room is None:
+            return ""
+        box = (site, edge_id)
+        if self._ranges[box] >= room.ranges:
+            return (
+                f"the keys of this box lie in {self._ranges[box]} ranges, and limits.ranges is "
+                f"{room.ranges}: its spool's cap drops too much between, or somebody misuses its "
+                "certificate"
+            )
+        return ""
+
+    def too_many(self, site: str, edge_id: str, room: Room | None) -> str:
+        """Why a box may have no further writer, in words; empty where it may."""
+        if room is None or self._of_box[site, edge_id] < room.writers:
+            return ""
+        return (
+            f"this box has {self._of_box[site, edge_id]} writers here (one for each start), and "
+            f"limits.writers is {room.writers}: it starts again and again, or somebody misuses its "
+            "certificate"
+        )
 
     def get(self, writer_id: str) -> KnownWriter | None:
         """A writer that is known."""
@@ -76,23 +114,25 @@ class WriterBook:
             )
             known = KnownWriter(int(cursor.lastrowid or 0), site, edge_id, False, RangeSet())
             self._writers[writer_id] = known
+            self._of_box[site, edge_id] += 1
         return known
 
     def receipt(self, writer: KnownWriter, first: int, last: int) -> None:
         """first..last of a writer were committed."""
         writer.receipts.add(first, last)
         merged_first, merged_last = writer.receipts.range_of(first)
-        self._db.execute(
+        joined = self._db.execute(
             "DELETE FROM receipts WHERE writer = ? AND first BETWEEN ? AND ?",
             (writer.number, merged_first, merged_last),
-        )
+        ).rowcount
         self._db.execute(
             "INSERT INTO receipts VALUES(?, ?, ?)", (writer.number, merged_first, merged_last)
         )
+        self._ranges[writer.site, writer.edge_id] += 1 - joined
 
-    def skip(self, number: int, reason: int, first: int, last: int) -> None:
+    def skip(self, writer: KnownWriter, reason: int, first: int, last: int) -> None:
         """first..last will never come, for this reason; a repeat changes nothing."""
-        at = (number, reason)
+        at = (writer.number, reason)
         near = self._db.execute(
             "SELECT first, last FROM skipped WHERE writer = ? AND reason = ? AND first <= ? "
             "AND last >= ?",
@@ -107,6 +147,7 @@ class WriterBook:
                 (*at, old_first),
             )
         self._db.execute("INSERT INTO skipped VALUES(?, ?, ?, ?)", (*at, first, last))
+        self._ranges[writer.site, writer.edge_id] += 1 - len(near)
 
     def skips(self, number: int, reason: int | None = None) -> RangeSet:
         """What will never come: for this reason, or for any that a box told."""
@@ -145,9 +186,11 @@ class WriterBook:
             if row.fetchone() is not None or number == newest:
                 continue
             for table in ("receipts", "skipped"):
-                self._db.execute(f"DELETE FROM {table} WHERE writer = ?", (number,))
+                gone = self._db.execute(f"DELETE FROM {table} WHERE writer = ?", (number,))
+                self._ranges[site, edge_id] -= gone.rowcount
             self._db.execute("DELETE FROM writers WHERE id = ?", (number,))
             del self._writers[name]
+            self._of_box[site, edge_id] -= 1
 
     def sites(self) -> list[str]:
         """Sites with at least one writer."""

@@ -563,6 +563,87 @@ def test_a_box_that_drops_without_telling_raises_an_alarm_until_it_tells(tmp_pat
     assert untold == readyz["site/box"]
 
 
+@pytest.mark.parametrize("by", ["batch", "skipped", "hello"])
+def test_a_box_that_names_ever_more_writers_is_sent_away_and_another_goes_on(
+    tmp_path: Path, by: str
+) -> None:
+    ids = [f"{n:032x}" for n in range(1, 41)]
+    # Of a writer that its box names none is forgotten.
+    named = [KeyRange(writer_id=one, first=1, last=1) for one in ids] if by == "hello" else []
+    with (
+        Serving(tmp_path, limits={"writers": 16}) as serving,
+        Box(serving.address, edge_id="other") as other,
+    ):
+        other.welcome()
+        if by == "hello":
+            for writer in ids[:16]:
+                with Box(serving.address, writer_id=writer, issued=named) as box:
+                    box.welcome()
+        writer = ids[16 if by == "hello" else 0]
+        with Box(serving.address, writer_id=writer, issued=named) as box:
+            if by == "batch":
+                box.welcome()
+                box.batch(*[record(writer, 1) for writer in ids])
+            elif by == "skipped":
+                box.welcome()
+                told = [
+                    ingest_pb2.SkippedRange(
+                        range=KeyRange(writer_id=writer, first=1, last=1),
+                        reason=ingest_pb2.SKIP_REASON_CAP,
+                    )
+                    for writer in ids
+                ]
+                box.send(skipped=ingest_pb2.Skipped(ranges=told))
+            goodbye = box.goodbye()
+        alarms = serving.server.readiness()["alarms"]
+        other.batch(record(other.writer_id, 1, edge_id="other"))
+        others = other.acked(1)
+    with sqlite3.connect(tmp_path / "ledger.db") as ledger:
+        (count,) = ledger.execute("SELECT count(*) FROM writers WHERE edge_id = 'box'").fetchone()
+
+    assert goodbye.reason == ingest_pb2.GOODBYE_REASON_OVERLOAD
+    assert goodbye.retry_after_s == 60
+    assert "limits.writers is 16" in goodbye.message
+    assert alarms == {"site/box": [goodbye.message]}
+    assert count == 16
+    assert len(others) == 1
+
+
+def test_a_box_that_tells_ever_more_skipped_ranges_is_slowed_and_another_is_not(
+    tmp_path: Path,
+) -> None:
+    """At 16 sightings a second a minute's worth are 960, or 7,680 ranges."""
+
+    def gaps(start: int) -> ingest_pb2.Skipped:
+        return ingest_pb2.Skipped(
+            ranges=[
+                ingest_pb2.SkippedRange(
+                    range=KeyRange(writer_id="a" * 32, first=at, last=at),
+                    reason=ingest_pb2.SKIP_REASON_CAP,
+                )
+                for at in range(start, start + 512, 2)
+            ]
+        )
+
+    with (
+        Serving(tmp_path, limits={"sightings_per_s": 16}) as serving,
+        Box(serving.address) as box,
+        Box(serving.address, edge_id="other") as other,
+    ):
+        box.welcome()
+        other.welcome()
+        for message in range(60):
+            box.send(skipped=gaps(1 + 512 * message))
+        other.batch(record(other.writer_id, 1, edge_id="other"))
+        others = other.acked(1)
+        stored = serving.call(serving.server.ledger.run(lambda store: store.last_position()))
+        with sqlite3.connect(tmp_path / "ledger.db") as ledger:
+            (count,) = ledger.execute("SELECT count(*) FROM skipped").fetchone()
+
+    assert len(others) == stored == 1
+    assert count <= 7680 + 3 * 256, "what is over a minute's worth is read slowly"
+
+
 def test_the_ledger_belongs_to_one_server_at_a_time(tmp_path: Path) -> None:
     from matcher.errors import LedgerLocked
 

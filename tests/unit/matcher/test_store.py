@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matcher.records import Row
+from matcher.records import Room, Row
 from matcher.schema import open_ledger
 from matcher.store import LedgerStore
 from matcher.writers import FORGOTTEN
@@ -195,10 +195,64 @@ def test_tables_agree_with_plain_sets_whatever_happens(steps: list[tuple[str, in
                 store.reload()
         known = store.hello("s", "e", OTHER, KeyRanges(), _all(1, 60), now_ns=1)
         stored = sorted(log_seqs(store))
+        counted, there = store._writers._ranges["s", "e"], _ranges(store)
         connection.close()
     assert _expand(known.committed) == receipted
     assert _expand(known.skipped) == skipped - receipted
     assert stored == sorted(rows)
+    assert counted == there
+
+
+def _ranges(store: LedgerStore) -> int:
+    """How many ranges the tables hold."""
+    return sum(
+        int(store._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+        for table in ("receipts", "skipped")
+    )
+
+
+def test_a_box_that_takes_too_much_room_is_refused_and_another_is_not(store: LedgerStore) -> None:
+    room = Room(writers=3, ranges=10)
+    ids = [f"{n:032x}" for n in range(1, 6)]
+    rows = [row(1, writer=one) for one in ids]
+
+    many = store.append("s", "e", rows, now_ns=1, expired_before_ns=0, room=room)
+    known = store.append("s", "e", rows[:3], now_ns=1, expired_before_ns=0, room=room)
+    other = store.append("s", "f", [row(1)], now_ns=1, expired_before_ns=0, room=room)
+    store.flush()
+    gaps = store.skip("s", "e", [(ids[0], n, n, 1) for n in range(3, 99, 2)], room=room)
+    full = store.append("s", "e", [row(2, writer=ids[0])], now_ns=1, expired_before_ns=0, room=room)
+
+    assert many.stored == 3
+    assert "limits.writers is 3" in many.crowded
+    assert (known.duplicates, known.crowded) == (3, "")
+    assert (other.stored, other.crowded) == (1, "")
+    assert gaps[0] == []
+    assert "10 ranges" in gaps[1]
+    assert full.stored == 0
+    assert len(full.acked) == 0
+    assert "limits.ranges is 10" in full.crowded
+    assert _ranges(store) == 11  # ten of the one, one of the other
+
+
+def test_a_hello_beyond_the_writers_of_a_box_is_refused_until_one_is_forgotten(
+    store: LedgerStore,
+) -> None:
+    room = Room(writers=2, ranges=4096)
+
+    def hello(writer: int, *named: int) -> str:
+        issued = KeyRanges()
+        for one in named:
+            issued.add_range(f"{one:032x}", 1, 1)
+        name = f"{writer:032x}"
+        return store.hello(
+            "s", "e", name, KeyRanges(), issued, now_ns=1, names_all=True, room=room
+        ).crowded
+
+    assert hello(1) == hello(2, 1) == ""
+    assert "limits.writers is 2" in hello(3, 1, 2)
+    assert hello(2, 1) == "", "one that is known is no further one"
+    assert hello(3, 2) == "", "the box has forgotten the first"
 
 
 def _all(first: int, last: int) -> KeyRanges:
