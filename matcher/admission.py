@@ -48,6 +48,7 @@ class Admission:
     Attributes:
         streams: who speaks for each box.
         closing: why nobody is admitted any more, and how long to wait; None while open.
+        limits: what a box may do; replaced at a reload.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Admission:
         """
         self._ledger = ledger
         self._edges = edges
-        self._limits = limits
+        self.limits = limits
         self._clock = clock
         self._metrics = metrics
         self._end = end
@@ -95,7 +96,7 @@ class Admission:
                 f"wire version {hello.wire_version}; this server speaks {WIRE_VERSION}; update "
                 "the older of the two",
             )
-        problem = hello_problem(hello, self._limits)
+        problem = hello_problem(hello, self.limits)
         if problem:
             await refuse(grpc.StatusCode.INVALID_ARGUMENT, problem)
         peer = peer_from_context(context.auth_context())
@@ -161,7 +162,7 @@ class Admission:
         held, issued = KeyRanges(hello.held), KeyRanges(hello.issued)
         site, edge_id = stream.box
         now = self._clock.unix_nanos()
-        room = self._limits.room
+        room = self.limits.room
 
         def job(store: LedgerStore) -> KnownKeys:
             return store.hello(
@@ -254,7 +255,7 @@ class Admission:
         state.alarm("hole", text)
 
     def welcome(self, stream: BoxStream, known: KnownKeys) -> StreamResponse:
-        limits = self._limits
+        limits = self.limits
         return StreamResponse(
             welcome=ingest_pb2.Welcome(
                 ledger_id=self._ledger.ledger_id,

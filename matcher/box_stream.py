@@ -62,7 +62,7 @@ class BoxStream:
         self.window = limits.window_sightings
         self.in_flight = 0
         self.goodbye: ingest_pb2.Goodbye | None = None
-        self._bound = 2 * limits.window_sightings
+        self._limits = limits
         self._beats = 0
         self._asked_for_hole = False
         self._out: deque[StreamResponse] = deque()
@@ -100,6 +100,21 @@ class BoxStream:
         )
         self._wake.set()
         return True
+
+    @property
+    def _bound(self) -> int:
+        return 2 * self._limits.window_sightings
+
+    def set_limits(self, limits: LimitsConfig) -> None:
+        """Take new limits; the box hears of another window at once."""
+        if limits.sightings_per_s != self._limits.sightings_per_s:
+            self.rate = RateLimit(limits.sightings_per_s)
+        self._limits = limits
+        if self.window != limits.window_sightings:
+            self.window = limits.window_sightings
+            self.send(StreamResponse(window=ingest_pb2.Window(sightings=self.window)))
+        if self.in_flight < self._bound:
+            self._free.set()
 
     def submitted(self, rows: int) -> None:
         """Rows went to the ledger."""

@@ -102,7 +102,11 @@ def serve(
         "tls.insecure": insecure or None,
         "limits.sightings_per_s": max_rate,
     }
-    settings = load(file=config, flags=flags, environment=os.environ)
+
+    def reread() -> MatcherConfig:
+        return load(file=config, flags=flags, environment=os.environ)
+
+    settings = reread()
     if print_config:
         print(settings.model_dump_json(indent=2))
         return
@@ -112,6 +116,7 @@ def serve(
         code = run(
             settings,
             ready=lambda server: _ready(settings, server, ready_file),
+            reread=reread,
             watch_stdin=exit_with_parent,
         )
     finally:

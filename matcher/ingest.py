@@ -112,6 +112,13 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
                     0.5,
                 )
 
+    def set_limits(self, limits: LimitsConfig) -> None:
+        """Take new limits, for open streams too; cameras count at a box's next Hello."""
+        self._limits = limits
+        self._door.limits = limits
+        for stream in self._open:
+            stream.set_limits(limits)
+
     def shut_down(self, retry_after_s: float) -> None:
         """Say Goodbye to every stream, now and to come."""
         self._door.closing = ("the server stops", retry_after_s)

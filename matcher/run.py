@@ -1,6 +1,7 @@
 """Runs the matcher as a process: signals, the parent's end, exit codes.
 
-Promise: SIGTERM and SIGINT drain and give 0; a fault gives its stated code. Main thread only.
+Promise: SIGTERM and SIGINT drain and give 0; SIGHUP takes over new limits, or changes nothing and
+says why; a fault gives its stated code. Main thread only.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import structlog
 from matcher.config import MatcherConfig
 from matcher.errors import ExitCode, LedgerUnusable
 from matcher.server import MatcherServer
+from matcher.settings import SettingsError
 
 _log = structlog.get_logger("server")
 
@@ -24,27 +26,35 @@ def serve(
     config: MatcherConfig,
     *,
     ready: Callable[[MatcherServer], None] | None = None,
+    reread: Callable[[], MatcherConfig] | None = None,
     watch_stdin: bool = False,
 ) -> ExitCode:
     """Run the matcher until SIGTERM or SIGINT; returns the exit code.
 
     Args:
         ready: called once, when every address is listened on.
+        reread: gives the configuration anew, for SIGHUP; raises SettingsError. None: SIGHUP ends
+            the process, as is its default.
         watch_stdin: end as if by SIGTERM when standard input closes (the parent died).
     """
     # The writer thread and the event loop hand the interpreter's lock over per statement; at the
     # default of 5 ms each hand-over would cost more than a commit.
     sys.setswitchinterval(0.0005)
-    return asyncio.run(_serve(config, ready, watch_stdin))
+    return asyncio.run(_serve(config, ready, reread, watch_stdin))
 
 
 async def _serve(
-    config: MatcherConfig, ready: Callable[[MatcherServer], None] | None, watch_stdin: bool
+    config: MatcherConfig,
+    ready: Callable[[MatcherServer], None] | None,
+    reread: Callable[[], MatcherConfig] | None,
+    watch_stdin: bool,
 ) -> ExitCode:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    stop, reload = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if reread is not None:
+        loop.add_signal_handler(signal.SIGHUP, reload.set)
     server = MatcherServer(config)
     stopping = asyncio.create_task(stop.wait())
     starting = asyncio.create_task(server.start())
@@ -72,8 +82,12 @@ async def _serve(
         data_dir=str(config.data_dir),
     )
     running = asyncio.create_task(server.run())
-    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    reloading = asyncio.create_task(_reload(server, reload, reread))
+    await asyncio.wait({running, stopping, reloading}, return_when=asyncio.FIRST_COMPLETED)
+    if reloading.done():
+        reloading.result()  # it ends only by a fault of ours
     stopping.cancel()
+    reloading.cancel()
     code = ExitCode.DONE
     if running.done() and not running.cancelled():
         failure = running.exception()
@@ -83,8 +97,22 @@ async def _serve(
         running.cancel()
         _log.info("draining")
     await server.stop()
-    await asyncio.gather(running, stopping, return_exceptions=True)
+    await asyncio.gather(running, stopping, reloading, return_exceptions=True)
     return code
+
+
+async def _reload(
+    server: MatcherServer, told: asyncio.Event, reread: Callable[[], MatcherConfig] | None
+) -> None:
+    """Take over new limits, once for each SIGHUP."""
+    while True:
+        await told.wait()
+        told.clear()
+        assert reread is not None
+        try:
+            server.reload(reread())
+        except SettingsError as error:
+            server.reload_refused(str(error))
 
 
 class _StdinClosed(asyncio.Protocol):

@@ -64,6 +64,7 @@ class MatcherServer:
         self._tasks: list[asyncio.Task[None]] = []
         self._fault: asyncio.Future[None] | None = None
         self._stopped = False
+        self._reload_problem = ""
 
     @property
     def ports(self) -> tuple[int, ...]:
@@ -186,6 +187,29 @@ class MatcherServer:
         if self._fault is not None and not self._fault.done():
             self._fault.cancel()
 
+    def reload(self, config: MatcherConfig) -> None:
+        """Take over the limits of a new configuration; what else differs waits for the next start.
+
+        Certificates need no reload: their files are looked at before each handshake.
+        """
+        assert self._ingest is not None
+        later = sorted(
+            name
+            for name in MatcherConfig.model_fields
+            if name != "limits" and getattr(config, name) != getattr(self._config, name)
+        )
+        self._config = self._config.model_copy(update={"limits": config.limits})
+        self._ingest.set_limits(config.limits)
+        self._reload_problem = ""
+        _log.info("limits reloaded", **config.limits.model_dump())
+        if later:
+            _log.warning("these settings are taken at the next start only", settings=later)
+
+    def reload_refused(self, problem: str) -> None:
+        """A new configuration cannot be used: the old one stays, and readyz says why."""
+        self._reload_problem = f"reload refused, everything stays as it was: {problem}"
+        _log.error(self._reload_problem)
+
     # --- parts ------------------------------------------------------------------------------------
 
     async def _start_grpc(self, listener: Listener) -> None:
@@ -281,6 +305,7 @@ class MatcherServer:
             )
         if self._listener is not None and self._listener.tls_problem:
             degraded.append(self._listener.tls_problem)
+        notes = [self._reload_problem] if self._reload_problem else []
         if self._config.tls.insecure and self._plain:
             degraded.append("plain beyond loopback (--insecure)")
         alarms = {
@@ -294,7 +319,7 @@ class MatcherServer:
         maps = {} if self._worker is None else self._worker.maps
         return {
             "ready": not blocking and not self._stopped,
-            "degraded": [*degraded, *self._keeper.problems.values()],
+            "degraded": [*degraded, *notes, *self._keeper.problems.values()],
             "maps": {site: one.card.space_id for site, one in sorted(maps.items())},
             "ledger_id": self._ledger.ledger_id,
             "streams": self._ingest.open_streams if self._ingest else 0,
