@@ -7,7 +7,7 @@ Fails: ModelError where the box would refuse the file, with the box's own words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,9 @@ from edge.detect.recognise import FAMILIES
 from edge.embed import Embedder, golden_row, open_embedder
 from edge.models_dir import model_at
 from edge.runtime import Session, inspect, quota_threads
-from reid.card import Card, Golden, InputSpec, Kind, ModelFile, sha256_of, verify_bytes
+from reid.card import Card, Golden, InputSpec, Kind, ModelFile, card_from, sha256_of, verify_bytes
 from reid.golden import golden_image, golden_values
-from reid.model_errors import ModelError, ModelUnreadable, WrongKind
+from reid.model_errors import CardInvalid, ModelError, ModelUnreadable, WrongKind
 
 GUESSED_EMBEDDER = InputSpec(
     height=256,
@@ -156,7 +156,9 @@ def kind_of(model: ModelFile, session: Session) -> tuple[Kind, str]:
             "it is neither a detector nor an embedder",
         )
     only = session.outputs[0]
-    if len(session.outputs) == 1 and len(only.shape) == 2:
+    numbers = only.dtype.startswith("float") and len(only.shape) == 2
+    rows = (None, 1, pictures[0].shape[0])  # one a picture; another number is a table of boxes
+    if len(session.outputs) == 1 and numbers and only.shape[0] in rows:
         return "embedder", "the file: one output N×d"
     return "detector", "the file: its outputs are not one vector a picture"
 
@@ -183,7 +185,8 @@ def draft_card(
         space_id: the embedder's space; else made of name and checksum, so that it is nobody's else.
 
     Raises:
-        ModelError: neither a detector nor an embedder, or it cannot be run.
+        ModelError: neither a detector nor an embedder, it cannot be run, or a field is none for
+            a card.
     """
     content = ModelFile(path, None).read()
     session = inspect(content, name=path)
@@ -207,20 +210,23 @@ def draft_card(
             "space_id": space_id or f"{name or path.stem}-{digest[:8]}",
             "variant_id": variant_id,
             "dimension": session.outputs[0].shape[1] or _dimension(session, used),
-            "input": used,
-            "golden": Golden(values=(0.0,), tolerance=TOLERANCE),
+            "input": used.model_dump(exclude_unset=True),
+            "golden": {"values": (0.0,), "tolerance": TOLERANCE},
         }
         if spec is None:
             fields["notes"] = "input guessed: RGB 0..1, ImageNet mean and std, stretched"
-        draft = Card.model_validate(fields)
+        draft = _card(fields, path)
         embedder = open_embedder(ModelFile(path, draft), one, EmbedConfig(), verify=False)
         values = golden_values("embedder", [golden_row(embedder, 1)])
     else:
         bare = open_detector(ModelFile(path, None), one, DetectConfig(family=family))
-        fields |= {"family": bare.family, "input": spec or bare.input}
-        draft = Card.model_validate(fields)
+        used = spec or bare.input
+        fields |= {"family": bare.family, "input": used.model_dump(exclude_unset=True)}
+        draft = _card(fields, path)
         detector = open_detector(ModelFile(path, draft), one, DetectConfig())
         values = golden_values("detector", detector.golden_outputs(1))
+        if not values.size:
+            return draft  # it found nothing in the golden picture and says so by no rows at all
     golden = Golden(
         formula="blocks-1",
         seed=1,
@@ -228,6 +234,14 @@ def draft_card(
         tolerance=TOLERANCE,
     )
     return draft.model_copy(update={"golden": golden})
+
+
+def _card(fields: Mapping[str, Any], path: Path) -> Card:
+    try:
+        return card_from(fields, path)
+    except CardInvalid as error:
+        cure = "rename the file, or give the field by its option"
+        raise CardInvalid(path, error.what, cure) from error
 
 
 def _dimension(session: Session, spec: InputSpec) -> int:

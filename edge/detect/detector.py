@@ -2,17 +2,18 @@
 
 Promise: all people at or above `low_confidence`, strongest first, clipped to the frame; buffers
 are kept, so a frame costs one resize, one pass to floats and the network.
-Fails: ModelError at opening (what, where, what to do); ModelMisbehaved in `detect` when the
-output is not finite, which a broken file or a broken runtime gives.
+Fails: ModelError at opening (what, where, what to do); ModelMisbehaved there or in `detect` when
+the output is not finite, which a broken file or a broken runtime gives.
 Threads: one at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from edge.config import DetectConfig, RuntimeConfig
 from edge.detect.adapter import Adapter, Layout
@@ -23,7 +24,7 @@ from edge.runtime import Array, Precision, RuntimeName, Session, TensorInfo, ope
 from edge.types import Detections, Image
 from reid.card import Card, InputSpec, ModelFile, admitted_variant
 from reid.golden import golden_image, golden_values, verify_golden
-from reid.model_errors import CardMismatch, ModelMisbehaved, WrongKind
+from reid.model_errors import CardMismatch, FamilyUnknown, ModelMisbehaved, WrongKind
 
 MAX_PEOPLE = 300  # in one frame; more is a crowd that boxes do not describe
 FREE_SIZE = 416  # input size where the model leaves it open and no card says it
@@ -144,7 +145,9 @@ def open_detector(
     def run(spec: InputSpec) -> list[Array]:
         prepare = Preprocessor(spec)
         prepare(golden_image(height, width, card.golden.seed if card and card.golden else 1))
-        return session.run({picture.name: prepare.input, **extra})
+        outputs = session.run({picture.name: prepare.input, **extra})
+        _verify_numbers(model.path, outputs)
+        return outputs
 
     own_spec = card.input if card else None
     probe = own_spec or InputSpec(height=height, width=width)
@@ -200,6 +203,28 @@ def picture_input(where: Path | str, session: Session) -> TensorInfo:
     )
 
 
+def _verify_numbers(where: Path | str, outputs: Sequence[Array]) -> None:
+    """Refuse what no adapter can look at, and what would be taken for an empty picture.
+
+    Raises:
+        FamilyUnknown: an output is no array of numbers.
+        ModelMisbehaved: a value is not finite.
+    """
+    for output in outputs:
+        if not isinstance(output, np.ndarray) or output.dtype.kind not in "fiu":
+            raise FamilyUnknown(
+                where,
+                "gives an output that is no array of numbers",
+                "export it with arrays as its only outputs",
+            )
+        if not np.isfinite(output).all():
+            raise ModelMisbehaved(
+                where,
+                "a value of its output for the golden picture is not finite",
+                "export it again, or take another file",
+            )
+
+
 def _extra_feeds(
     where: Path | str, session: Session, picture: TensorInfo, height: int, width: int
 ) -> dict[str, Array]:
@@ -231,4 +256,13 @@ def _input_size(model: ModelFile, picture: TensorInfo) -> tuple[int, int]:
                 "mend the card or give the file that belongs to it",
             )
         return spec.height, spec.width
-    return height or FREE_SIZE, width or FREE_SIZE
+    height, width = height or FREE_SIZE, width or FREE_SIZE
+    try:
+        InputSpec(height=height, width=width)
+    except ValidationError as error:
+        raise WrongKind(
+            model.path,
+            f"takes {width}×{height} px, which no detector here does",
+            "export it for pictures of 16 to 4096 px a side",
+        ) from error
+    return height, width

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from edge.config import DetectConfig
 from edge.detect import Detector, open_detector
@@ -28,6 +29,7 @@ from tests.unit.edge.tiny_models import (
     detector_card,
     echo_detector,
     mean_embedder,
+    save,
     yolox_rows,
 )
 
@@ -368,13 +370,89 @@ def test_another_golden_output_than_the_cards_is_refused(tmp_path: Path) -> None
         open_detector(ModelFile(path, card), ONE_THREAD, DetectConfig())
 
 
+def blind_in_the_dark(path: Path) -> Path:
+    """A detector whose boxes are nan for a black picture: it divides by the picture's mean."""
+    columns = np.zeros((1, 6, 84), np.float32)
+    columns[0, :5, 3] = CENTRES[0]
+    score = np.arange(6).reshape(1, 6, 1) >= 4
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Div", ["mean", "mean"], ["one"]),
+        helper.make_node("Mul", ["columns", "one"], ["scaled"]),
+        helper.make_node("Where", ["is_score", "columns", "scaled"], ["output0"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "blind",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 6, 84])],
+        [numpy_helper.from_array(columns, "columns"), numpy_helper.from_array(score, "is_score")],
+    )
+    return save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+
+
 def test_a_value_that_is_not_finite_is_said_not_used(tmp_path: Path) -> None:
     columns = np.zeros((1, 6, 84), np.float32)
     columns[0, :5, 3] = (np.nan, 30, 16, 40, 0.9)
-    detector = opened(constant_detector(tmp_path / "model.onnx", {"output0": columns}))
+
+    with pytest.raises(ModelMisbehaved, match="not finite"):
+        opened(constant_detector(tmp_path / "model.onnx", {"output0": columns}))
+
+
+def test_rows_of_nan_are_no_empty_picture(tmp_path: Path) -> None:
+    rows = np.full((1, 300, 6), np.nan, np.float32)
+
+    with pytest.raises(ModelMisbehaved, match="not finite"):
+        opened(constant_detector(tmp_path / "model.onnx", {"output0": rows}))
+
+
+def test_a_value_that_is_not_finite_on_a_later_frame_is_said(tmp_path: Path) -> None:
+    detector = opened(blind_in_the_dark(tmp_path / "model.onnx"))
 
     with pytest.raises(ModelMisbehaved, match="not finite"):
         detector.detect(np.zeros((64, 64, 3), np.uint8))
+
+
+def test_no_rows_on_the_golden_picture_fit_every_family_of_their_shape(tmp_path: Path) -> None:
+    rows = constant_detector(tmp_path / "rows.onnx", {"out": np.zeros((1, 0, 6), np.float32)})
+    queries = constant_detector(
+        tmp_path / "queries.onnx",
+        {"dets": np.zeros((1, 0, 4), np.float32), "labels": np.zeros((1, 0, 91), np.float32)},
+    )
+
+    with pytest.raises(FamilyAmbiguous, match="yolo26 or yolo-rtdetr"):
+        opened(rows)
+    assert opened(queries).family == "rfdetr"
+
+
+def test_an_output_that_is_no_array_is_refused(tmp_path: Path) -> None:
+    shape = [1, 3, 64, 64]
+    graph = helper.make_graph(
+        [helper.make_node("SequenceConstruct", ["images"], ["out"])],
+        "sequence",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_sequence_value_info("out", TensorProto.FLOAT, None)],
+    )
+    path = save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]),
+        tmp_path / "model.onnx",
+    )
+
+    with pytest.raises(FamilyUnknown, match="no array of numbers"):
+        opened(path)
+
+
+@pytest.mark.parametrize("side", [8, 5000])
+def test_a_picture_of_no_usual_size_is_refused(side: int, tmp_path: Path) -> None:
+    path = constant_detector(
+        tmp_path / "model.onnx",
+        {"out": np.zeros((1, 300, 6), np.float32)},
+        height=side,
+        width=side,
+    )
+
+    with pytest.raises(WrongKind, match=f"takes {side}×{side} px"):
+        opened(path)
 
 
 def test_a_model_that_gives_its_picture_back_is_no_detector(tmp_path: Path) -> None:

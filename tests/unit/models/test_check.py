@@ -107,6 +107,46 @@ def test_a_written_card_keeps_a_detectors_family(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.boxes, [[8, 10, 24, 50]], atol=0.05)
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [(("--name", "my model (1)"), "name: "), (("--licence", ""), "licence: ")],
+)
+def test_a_card_that_would_be_none_is_refused_by_its_field(
+    option: tuple[str, str], says: str, tmp_path: Path
+) -> None:
+    result = ran("check", str(yolox(tmp_path / "d.onnx")), "--write-card", *option)
+
+    assert result.exit_code == 3
+    assert says in result.stderr
+    assert not (tmp_path / "d.toml").exists()
+
+
+def test_an_embedder_of_no_usual_size_gets_no_card(tmp_path: Path) -> None:
+    result = ran("check", str(mean_embedder(tmp_path / "e.onnx", height=8)), "--write-card")
+
+    assert result.exit_code == 3
+    assert "height: Input should be greater" in result.stderr
+    assert not (tmp_path / "e.toml").exists()
+
+
+def test_a_detector_that_found_nothing_gets_a_card_without_golden_values(tmp_path: Path) -> None:
+    path = constant_detector(tmp_path / "d.onnx", {"out": np.zeros((1, 1, 0, 7), np.float32)})
+
+    code, report = checked(path, "--write-card")
+
+    assert (code, facts(report)["family"][0]) == (0, "omz-ssd")
+    assert read_card(tmp_path / "d.toml").golden is None
+
+
+def test_a_table_of_rows_is_no_vector_a_picture(tmp_path: Path) -> None:
+    path = constant_detector(tmp_path / "d.onnx", {"out": np.zeros((300, 7), np.float32)})
+
+    code, report = checked(path)
+
+    assert (code, report["kind"]) == (3, "detector")
+    assert "no detector family known here has outputs 300×7" in report["trouble"]
+
+
 def test_an_ambiguous_detector_is_told_apart_by_the_flag(tmp_path: Path) -> None:
     path = constant_detector(tmp_path / "d.onnx", {"out": np.zeros((1, 300, 6), np.float32)})
 
