@@ -16,6 +16,7 @@ from matcher.records import Room
 from reid.ranges import RangeSet
 
 FORGOTTEN = 100  # a reason of ours in the table skipped: keys whose box must erase them
+_LARGEST = (1 << 63) - 1  # that SQLite can compare with
 _FORGET_AT_ONCE = 256  # old writers looked at for one Hello: a millisecond or two
 
 
@@ -136,7 +137,7 @@ class WriterBook:
         near = self._db.execute(
             "SELECT first, last FROM skipped WHERE writer = ? AND reason = ? AND first <= ? "
             "AND last >= ?",
-            (*at, last + 1, first - 1),
+            (*at, min(last + 1, _LARGEST), first - 1),
         ).fetchall()
         if near == [(first, last)]:
             return

@@ -369,6 +369,17 @@ def test_an_old_spool_that_comes_back_after_its_writer_was_forgotten_brings_no_r
     assert log_seqs(store) == []
 
 
+def test_the_largest_key_can_be_skipped_and_committed(store: LedgerStore) -> None:
+    """A box may name any key, and must not stop the writer thread with one."""
+    largest = (1 << 63) - 1
+
+    store.skip("s", "e", [(WRITER, 5, largest, 1), (WRITER, 2, largest, 1)])
+
+    assert append(store, row(largest)) == [(WRITER, largest, largest)]
+    known = store.hello("s", "e", WRITER, KeyRanges(), _all(1, largest), now_ns=1)
+    assert [(m.first, m.last) for m in known.skipped.messages()] == [(2, largest - 1)]
+
+
 def test_no_number_of_a_forgotten_writer_is_given_again(store: LedgerStore) -> None:
     """Readers of the log remember writers by number."""
     named = KeyRanges()
