@@ -109,7 +109,7 @@ class ModelKeeper:
         Raises:
             ModelError: exit code 3.
         """
-        self._seen = self._stamp()
+        self._seen = self._stamp() or ()
         wanted = self._loader.find("detector")
         self._detector = self._loader.detector(wanted)
         self._running["detector"] = wanted
@@ -162,7 +162,7 @@ class ModelKeeper:
         """Look at the folder once and act; the keeper's thread calls it every `watch_s`."""
         self._end_bridge_in_time()
         stamp = self._stamp()
-        if stamp == self._seen:
+        if stamp is None or stamp == self._seen:  # a folder that is away says nothing: all stays
             self._pending = None
         elif stamp != self._pending:
             self._pending = stamp  # something may still be writing: wait until it stands still
@@ -264,20 +264,16 @@ class ModelKeeper:
         if self._on_event is not None:
             self._on_event(event)
 
-    def _stamp(self) -> Stamp:
-        """Names, sizes and times of what counts in the folder."""
+    def _stamp(self) -> Stamp | None:
+        """Names, sizes and times of what counts in the folder; None: there is no such folder."""
         folder = self._config.models_dir
         if folder is None:
-            return ()
-        found: list[tuple[str, int, int]] = []
+            return None
         try:
             with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.endswith((".onnx", ".toml")) and not entry.name.startswith("."):
-                        stat = entry.stat()
-                        found.append((entry.name, stat.st_size, stat.st_mtime_ns))
+                found = [stamp for stamp in map(_stamp_of, entries) if stamp is not None]
         except OSError:
-            return ()  # the folder or a file went away under us: the next look tells
+            return None
         return tuple(sorted(found))
 
     def _read_state(self) -> dict[str, Any]:
@@ -303,6 +299,16 @@ class ModelKeeper:
             beside.replace(path)
         except OSError as error:
             log.warning("a restart will not know the bridge", file=str(path), because=str(error))
+
+
+def _stamp_of(entry: os.DirEntry[str]) -> tuple[str, int, int] | None:
+    if not entry.name.endswith((".onnx", ".toml")) or entry.name.startswith("."):
+        return None
+    try:
+        stat = entry.stat()
+    except OSError:
+        return None  # a link to nowhere, or it went away under us
+    return entry.name, stat.st_size, stat.st_mtime_ns
 
 
 def _is(embedder: Embedder, file: ModelFile) -> bool:

@@ -147,6 +147,41 @@ def test_a_file_replaced_in_place_with_its_card_is_taken(box: Box) -> None:
     assert score(keeper) == 0.7
 
 
+def test_a_link_to_nowhere_does_not_hide_the_other_changes(box: Box) -> None:
+    (box.models / "away.onnx").symlink_to("nowhere.onnx")
+    keeper = box.keeper()
+    box.detector("better", score=0.5)
+
+    box.use("detector", "better")
+    settle(keeper)
+
+    assert score(keeper) == 0.5
+
+
+def test_a_folder_that_goes_away_and_comes_back_changes_nothing(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packaged = box.data / "packaged"
+    packaged.mkdir()
+    keeper = box.keeper()
+    shutil.copy(box.detector("spare", score=0.2, default=True), packaged)
+    (box.models / "spare.toml").rename(packaged / "spare.toml")
+    monkeypatch.setattr(
+        models_dir, "packaged_dir", lambda name="weights": packaged if name == "weights" else None
+    )
+    settle(keeper)
+    before = list(box.events)
+
+    box.models.rename(box.data / "away")
+    settle(keeper)
+    without = score(keeper)
+    (box.data / "away").rename(box.models)
+    settle(keeper)
+
+    assert (without, score(keeper)) == (0.9, 0.9)
+    assert box.events == before
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
 
