@@ -118,7 +118,7 @@ def model_at(path: Path) -> ModelFile:
     """The file at `path` with its card: beside it, else of the catalogue, else none.
 
     Raises:
-        ModelNotFound: no such file.
+        ModelNotFound: no such file, or it may not be read.
         CardInvalid: the card beside it is broken.
     """
     if not path.is_file():
@@ -126,8 +126,13 @@ def model_at(path: Path) -> ModelFile:
     beside = card_path(path)
     if beside.is_file():
         return ModelFile(path, read_card(beside), str(beside))
-    stat = path.stat()
-    known = _known_file(path, stat.st_size, stat.st_mtime_ns)
+    try:
+        stat = path.stat()
+        known = _known_file(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise ModelNotFound(
+            path, f"cannot be read ({error.strerror})", "check the path and its rights"
+        ) from error
     return ModelFile(path, known, "the catalogue of known public files" if known else "")
 
 
@@ -152,7 +157,7 @@ def list_models(folder: Path) -> Listing:
             broken.append(error)
             continue
         except ModelNotFound:
-            continue  # removed between the listing and the look
+            continue  # removed between the listing and the look, or not ours to read
         if model.card is None:
             bare.append(path)
         else:

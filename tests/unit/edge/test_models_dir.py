@@ -154,6 +154,29 @@ def test_a_known_public_file_needs_no_card_beside_it(
     models_dir._known_file.cache_clear()
 
 
+def test_a_file_that_may_not_be_read_is_refused_and_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = embedder(tmp_path, "public")
+    embedder(tmp_path, "street", seed=1)
+    card = find_model("public", "embedder", tmp_path).card
+    assert card is not None
+    path.with_suffix(".toml").unlink()
+    monkeypatch.setattr(models_dir, "known_cards", lambda: {card.sha256: card})
+    models_dir._known_file.cache_clear()
+
+    def refused(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:  # the tests may run as root, who may read everything
+        patched.setattr(Path, "read_bytes", refused)
+        with pytest.raises(ModelNotFound, match=r"cannot be read \(Permission denied\)"):
+            models_dir.model_at(path)
+        listed = [model.name for model in list_models(tmp_path).models]
+
+    assert listed == ["street"]
+
+
 def test_the_packaged_catalogue_can_be_read() -> None:
     names = {card.name for card in models_dir.known_cards().values()}
 
