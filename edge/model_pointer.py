@@ -26,7 +26,7 @@ POINTER = "current.toml"
 NO_CHOICE = "default"
 HISTORY = 10  # older choices than these cannot be rolled back to
 
-_CURE = "choose again: edge-models use NAME"
+_CURE = "delete it, then choose again: edge-models use NAME"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import typer
 
 from edge.models_dir import find_model
 from reid.card import Kind, ModelFile
-from reid.model_errors import ModelNotFound, WrongKind
+from reid.model_errors import ModelError, ModelNotFound, WrongKind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -30,6 +30,21 @@ def named_model(name: str, folder: Path) -> tuple[ModelFile, Kind]:
         except ModelNotFound as error:
             there.append(error.what)
     raise ModelNotFound(name, "; ".join(there), "edge-models list shows names, edge-models pull")
+
+
+def pointer_name(model: ModelFile, kind: Kind, folder: Path) -> str | None:
+    """What to write for a model so that a box that has this folder finds it; None: nothing can.
+
+    Its card's name; its file's name where there is no card or another model has that name.
+    """
+    for name in (model.name, model.path.name):
+        try:
+            found = find_model(name, kind, folder)
+        except ModelError:
+            continue  # no such name, or another kind's: the next is tried
+        if found.path.resolve() == model.path.resolve():
+            return name
+    return None
 
 
 def kind_named(text: str) -> Kind:

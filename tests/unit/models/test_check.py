@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from edge.config import DetectConfig, EmbedConfig
 from edge.detect import open_detector
 from edge.embed import open_embedder
-from edge.model_pointer import read_pointer
+from edge.model_pointer import Pointer, read_pointer
 from edge.models_dir import find_model, model_at
 from models.cli import app
 from reid.card import read_card
@@ -234,6 +234,54 @@ def test_a_model_is_chosen_and_the_choice_undone(folder: Path) -> None:
     assert undone.stdout == "embedder: a from now on\n"
     assert other.stdout == "detector: default from now on\n"
     assert find_model("default", "embedder", folder).name == "a"
+
+
+@pytest.mark.parametrize("given", ["{folder}/d.onnx", "d.onnx", "d"])
+def test_a_file_of_the_folder_is_chosen_by_its_name(given: str, folder: Path) -> None:
+    asked = given.format(folder=folder)
+
+    result = ran("use", asked, "--models-dir", str(folder))
+
+    assert result.exit_code == 0, result.stderr
+    assert read_pointer(folder).chosen("detector") == "d"
+
+
+def test_a_file_without_a_card_is_chosen_by_its_file_name(folder: Path) -> None:
+    path = yolox(folder / "bare.onnx")
+
+    result = ran("use", str(path), "--models-dir", str(folder))
+
+    assert result.exit_code == 0, result.stderr
+    assert read_pointer(folder).chosen("detector") == "bare.onnx"
+
+
+def test_a_file_outside_the_folder_is_not_chosen(folder: Path) -> None:
+    (folder / "models").mkdir()
+
+    result = ran("use", str(folder / "d.onnx"), "--models-dir", str(folder / "models"))
+
+    assert result.exit_code == 2
+    assert "copy it and its card there" in result.stderr
+    assert read_pointer(folder / "models") == Pointer()
+
+
+def test_default_is_no_choice_of_a_model(folder: Path) -> None:
+    result = ran("use", "default", "--models-dir", str(folder))
+
+    assert result.exit_code == 2
+    assert "edge-models rollback" in result.stderr
+
+
+def test_a_pointer_that_is_not_ours_is_said_with_a_cure_that_works(folder: Path) -> None:
+    at = ("--models-dir", str(folder))
+    (folder / "current.toml").write_text("x = [")
+
+    refused = ran("use", "d", *at)
+    (folder / "current.toml").unlink()
+    again = ran("use", "d", *at)
+
+    assert (refused.exit_code, again.exit_code) == (3, 0)
+    assert "delete it, then choose again" in refused.stderr
 
 
 def test_a_model_that_the_box_would_refuse_is_not_chosen(folder: Path) -> None:
