@@ -1,8 +1,9 @@
 """Pictures with boxes of people: reading, splitting, packing, and cutting people out.
 
 Promise: one format in and out, COCO style (`images`, `annotations`, one category, person), as a
-folder or as a tar with `annotations.json` inside; `iscrowd = 1` marks a region to ignore. Damage
-raises `DatasetError` with the file and what is wrong; nothing is skipped silently.
+folder or as a tar with `annotations.json` inside (read as well: COCO's own layout, and any other
+with one .json); `iscrowd = 1` marks a region to ignore. Damage raises `DatasetError` with the file
+and what is wrong; nothing is skipped silently.
 Tars are read in memory, never unpacked. Any thread may call; nothing is kept.
 """
 
@@ -10,10 +11,14 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
+import math
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import cached_property, partial
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -37,6 +42,7 @@ RESEARCH_ONLY = frozenset({"pennfudan"})
 # Held out whole: the only high view of a hall. COCO photographs train only (the teacher saw them).
 HELD_OUT_WHOLE = frozenset({"cafe_highview"})
 TRAIN_ONLY = frozenset({"coco_person"})
+TARS = (".tar", ".tar.gz", ".tgz")
 CUTOUT_SIZE = (128, 64)  # height, width of a cut-out person
 
 
@@ -95,43 +101,86 @@ def _members(path: Path) -> dict[str, bytes]:
                 data = tar.extractfile(member) if member.isfile() else None
                 if data is not None:
                     found[member.name.removeprefix("./")] = data.read()
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DatasetError(path, f"cannot be read as a tar or folder: {error}") from error
     return found
 
 
-def _files_of(path: Path) -> tuple[dict[str, bytes], str]:
-    """All files of a folder or tar by their path below the folder of annotations.json."""
+@dataclass(frozen=True)
+class _Files:
+    """The files of a folder or tar; those of a folder are read only when asked for.
+
+    Attributes:
+        path: folder or tar.
+        list_name: of the file that lists pictures and labels.
+        readers: by path below the folder.
+    """
+
+    path: Path
+    list_name: str
+    readers: Mapping[str, Callable[[], bytes]]
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self.readers[name]()
+        except OSError as error:
+            raise DatasetError(self.path, f"{name} cannot be read: {error.strerror}") from error
+
+    @cached_property
+    def _by_last_name(self) -> Mapping[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in self.readers:
+            found.setdefault(PurePosixPath(name).name, []).append(name)
+        return found
+
+    def picture(self, file_name: str) -> bytes:
+        """The picture of that name: beside the list, else the only one that ends so."""
+        beside = str(PurePosixPath(self.list_name).parent / file_name)
+        if beside in self.readers:
+            return self.read(beside)
+        others = self._by_last_name.get(PurePosixPath(file_name).name, [])
+        ending = [name for name in others if f"/{name}".endswith(f"/{file_name}")]
+        if len(ending) != 1:
+            where = "not there" if not ending else f"there {len(ending)} times"
+            raise DatasetError(
+                self.path, f"{PurePosixPath(self.list_name).name} names {file_name}, {where}"
+            )
+        return self.read(ending[0])
+
+
+def _files_of(path: Path) -> _Files:
+    readers: dict[str, Callable[[], bytes]]
     if path.is_dir():
-        found = {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
-        name = path.name
+        inside = (f for f in path.rglob("*") if f.is_file())
+        readers = {f.relative_to(path).as_posix(): f.read_bytes for f in inside}
     else:
-        found = _members(path)
-        name = path.stem
-    lists = [f for f in found if Path(f).name == "annotations.json"]
+        readers = {name: partial(bytes, data) for name, data in _members(path).items()}
+    lists = [f for f in readers if PurePosixPath(f).name == "annotations.json"]
+    lists = lists or sorted(f for f in readers if f.endswith(".json"))
     if len(lists) != 1:
-        raise DatasetError(path, f"needs exactly one annotations.json, has {len(lists)}")
-    prefix = lists[0].removesuffix("annotations.json")
-    return {f.removeprefix(prefix): data for f, data in found.items()}, name
+        have = f"has {', '.join(lists[:5])}" if lists else "has none"
+        raise DatasetError(path, f"needs one annotations.json, or one .json at all; {have}")
+    return _Files(path, lists[0], readers)
 
 
 def read_coco(path: Path) -> list[Picture]:
     """Read one COCO-style collection.
 
     Args:
-        path: folder or tar with annotations.json; `bbox` is x, y, width, height in pixels.
-            Category: the one named "person", or the only one.
+        path: folder or tar with annotations.json, or with one .json of any name; `bbox` is x, y,
+            width, height in pixels. Category: the one named "person", or the only one.
     Returns:
         pictures in the order of `images`, which is the order of time where there is one.
     Raises:
-        DatasetError: unreadable, no or several annotations.json, a picture that is missing,
-            several categories without a person.
+        DatasetError: unreadable, none or several lists, a picture that is missing, a label that is
+            no box or all of other pictures, several categories without a person.
     """
-    files, name = _files_of(path)
+    files = _files_of(path)
+    name = path.name if path.is_dir() else path.stem
     try:
-        listed = json.loads(files["annotations.json"])
-        categories = {c["id"]: c["name"] for c in listed.get("categories", [])}
-        people = {i for i, n in categories.items() if n == "person"}
+        listed = json.loads(files.read(files.list_name))
+        categories = {c["id"]: str(c["name"]) for c in listed.get("categories", [])}
+        people = {i for i, n in categories.items() if n.lower() == "person"}
         if not people and len(categories) > 1:
             raise DatasetError(path, f'no category "person" among {sorted(categories.values())}')
         rows: dict[int, tuple[list[list[float]], list[list[float]]]] = {}
@@ -139,18 +188,20 @@ def read_coco(path: Path) -> list[Picture]:
             if people and a.get("category_id") not in people:
                 continue
             x, y, w, h = (float(v) for v in a["bbox"])
+            if not (math.isfinite(x + y + w + h) and w >= 0.0 and h >= 0.0):
+                raise DatasetError(path, f"bbox {a['bbox']} is no box: x, y, width, height")
             side = 1 if a.get("iscrowd", 0) else 0
             rows.setdefault(a["image_id"], ([], []))[side].append([x, y, x + w, y + h])
+        if rows and rows.keys().isdisjoint(image["id"] for image in listed["images"]):
+            raise DatasetError(path, "no label is of a picture in the list: image_id fits no id")
         pictures = []
         for image in listed["images"]:
-            if image["file_name"] not in files:
-                raise DatasetError(path, f"annotations.json names {image['file_name']}, not there")
             boxes, ignore = rows.get(image["id"], ([], []))
             pictures.append(
                 Picture(
                     source=str(image.get("source", name)),
                     name=image["file_name"],
-                    encoded=files[image["file_name"]],
+                    encoded=files.picture(image["file_name"]),
                     width=int(image["width"]),
                     height=int(image["height"]),
                     boxes=np.asarray(boxes, np.float32).reshape(-1, 4),
@@ -160,18 +211,18 @@ def read_coco(path: Path) -> list[Picture]:
             )
     except DatasetError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(path, f"annotations.json is not COCO style: {error!r}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        list_name = PurePosixPath(files.list_name).name
+        raise DatasetError(path, f"{list_name} is not COCO style: {error!r}") from error
     return pictures
 
 
 def read_all(path: Path) -> list[Picture]:
     """Read a collection, or every tar and sub-folder of a folder of collections, by name."""
     if path.is_dir() and not (path / "annotations.json").is_file():
-        parts = sorted(p for p in path.iterdir() if p.suffix == ".tar" or p.is_dir())
-        if not parts:
-            raise DatasetError(path, "holds no annotations.json, no tar and no folder")
-        return [picture for part in parts for picture in read_coco(part)]
+        parts = sorted(p for p in path.iterdir() if p.name.endswith(TARS) or p.is_dir())
+        if any(p.is_file() or any(p.rglob("annotations.json")) for p in parts):
+            return [picture for part in parts for picture in read_coco(part)]
     return read_coco(path)
 
 

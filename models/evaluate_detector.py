@@ -27,7 +27,7 @@ from tqdm import tqdm
 from edge.config import DetectConfig, RuntimeConfig
 from edge.detect.detector import Detector, open_detector
 from edge.models_dir import model_at
-from models.detector_data import DatasetError, Floats, Image, read_all, split
+from models.detector_data import DatasetError, Floats, Image, Picture, read_all, split
 from models.detector_metrics import BANDS, Found, Quality, Truth, average_precision
 from reid.model_errors import ModelError
 
@@ -54,17 +54,32 @@ def scenes(data: Path, part: Part = "all", limit: int | None = None) -> list[Sce
         part: held-out: what training leaves out of persondet (models.detector_data.split).
         limit: at most so many, evenly taken.
     """
+    return [_scene(picture) for picture in _chosen(data, part, limit)]
+
+
+def _scene(picture: Picture) -> Scene:
+    return picture.decode(), picture.boxes, picture.ignore
+
+
+def _chosen(data: Path, part: Part, limit: int | None) -> list[Picture]:
     pictures = read_all(data)
     if part == "held-out":
         _, pictures = split(pictures)
     if limit is not None and len(pictures) > limit:
         chosen = np.linspace(0, len(pictures) - 1, limit).round().astype(int)
         pictures = [pictures[i] for i in chosen]
-    return [(p.decode(), p.boxes, p.ignore) for p in pictures]
+    if not pictures:
+        raise DatasetError(data, "holds no pictures to judge by")
+    return pictures
 
 
 def judge(
-    detector: Detector, pictures: Iterable[Scene], *, label: str = "", progress: bool = True
+    detector: Detector,
+    pictures: Iterable[Scene],
+    *,
+    label: str = "",
+    total: int | None = None,
+    progress: bool = True,
 ) -> dict[str, object]:
     """Run a detector over pictures and compare with their labels.
 
@@ -77,7 +92,7 @@ def judge(
     truth: list[Truth] = []
     times: list[float] = []
     for image, people, ignore in tqdm(
-        pictures, label, unit=" pictures", disable=not progress, mininterval=2.0
+        pictures, label, total, unit=" pictures", disable=not progress, mininterval=2.0
     ):
         start = time.perf_counter()
         seen = detector.detect(image)
@@ -107,7 +122,14 @@ def evaluate(
 ) -> dict[str, object]:
     """Judge an ONNX detector on a COCO-style folder or tar: what `judge` gives, and what ran."""
     detector = open_judged(model, threads)
-    result = judge(detector, scenes(data, part, limit), label=detector.name, progress=progress)
+    pictures = _chosen(data, part, limit)
+    result = judge(
+        detector,
+        map(_scene, pictures),  # decoded one by one: a large set fits no memory
+        label=detector.name,
+        total=len(pictures),
+        progress=progress,
+    )
     return {
         "protocol": PROTOCOL,
         "model": detector.name,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import lzma
+import math
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -93,13 +96,25 @@ def test_only_people_are_read_from_a_set_of_many_classes(tmp_path: Path) -> None
         ),
         ({"annotations": [{"bbox": [1, 2, 3]}]}, "not COCO style"),
         ({"annotations": [{"image_id": 1, "bbox": [1, 2, 3]}]}, "not COCO style"),
+        ({"annotations": [7]}, "not COCO style"),
+        (
+            {"images": [{"id": 1, "file_name": "no.png", "width": 1e999, "height": 1}]},
+            "not COCO style",
+        ),
+        ({"annotations": [{"image_id": 1, "bbox": [1, 2, math.nan, 4]}]}, "is no box"),
+        ({"annotations": [{"image_id": 1, "bbox": [1, 2, -3, 4]}]}, "is no box"),
+        ({"annotations": [{"image_id": "1", "bbox": [1, 2, 3, 4]}]}, "no label is of a picture"),
     ],
 )
 def test_a_damaged_collection_is_refused_by_name(
     tmp_path: Path, annotations: dict[str, object], says: str
 ) -> None:
     path = tmp_path / "bad.tar"
-    write_tar(path, {"images": [], "annotations": [], **annotations}, {})
+    images = [{"id": 1, "file_name": "x.png", "width": 8, "height": 8}]
+    files = {"set/x.png": b"", "set/no.png": b""}
+    if "no.png, not there" in says:
+        files.pop("set/no.png")
+    write_tar(path, {"images": images, "annotations": [], **annotations}, files)
 
     with pytest.raises(DatasetError, match=r"bad\.tar") as caught:
         read_coco(path)
@@ -107,12 +122,86 @@ def test_a_damaged_collection_is_refused_by_name(
     assert says in caught.value.problem
 
 
-def test_a_truncated_tar_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("listed", [[], None, "x"])
+def test_a_list_that_is_no_table_is_refused(tmp_path: Path, listed: object) -> None:
+    write_tar(tmp_path / "bad.tar", listed, {})
+
+    with pytest.raises(DatasetError, match="not COCO style"):
+        read_coco(tmp_path / "bad.tar")
+
+
+@pytest.mark.parametrize("content", [b"not a tar at all", b""])
+def test_what_is_no_tar_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "cut.tar"
-    path.write_bytes(b"not a tar at all")
+    path.write_bytes(content)
 
     with pytest.raises(DatasetError, match="cannot be read"):
         read_coco(path)
+
+
+@pytest.mark.parametrize("packed", ["tar", "gz", "xz"])
+def test_a_truncated_tar_is_refused(tmp_path: Path, packed: str) -> None:
+    whole = tmp_path / "whole.tar"
+    noise = np.random.default_rng(0).bytes(40_000)
+    write_tar(whole, {"images": [], "annotations": []}, {"set/x.png": noise})
+    content = whole.read_bytes()
+    content = {"tar": bytes, "gz": gzip.compress, "xz": lzma.compress}[packed](content)
+    path = tmp_path / "cut.tar"
+    path.write_bytes(content[: len(content) // 2])
+
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_coco(path)
+
+
+def unpacked(folder: Path, layout: str) -> Path:
+    """One picture and its list, laid out as COCO's own archives, Roboflow, or a packed tar does."""
+    names = {
+        "coco": ("annotations/instances_val2017.json", "val2017/x.webp"),
+        "roboflow": ("_annotations.coco.json", "x.webp"),
+        "packed": ("annotations.json", "x.webp"),
+    }
+    listed, picture = (folder / name for name in names[layout])
+    for path in (listed, picture):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    picture.write_bytes(boxed_picture().encoded)
+    image = {"id": 1, "file_name": "x.webp", "width": 160, "height": 120}
+    label = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4]}
+    categories = [{"id": 3, "name": "Person"}, {"id": 4, "name": "dog"}]
+    content = {"images": [image], "annotations": [label], "categories": categories}
+    listed.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["coco", "roboflow", "packed"])
+def test_usual_layouts_are_read_as_they_are(tmp_path: Path, layout: str) -> None:
+    folder = unpacked(tmp_path / "set", layout)
+    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as tar:
+        tar.add(folder, arcname="set")
+
+    for path in (folder, tmp_path / "set.tar.gz"):
+        (found,) = read_all(path)
+        assert found.boxes.tolist() == [[1, 2, 4, 6]]
+        assert found.encoded == boxed_picture().encoded
+
+
+def test_lists_that_may_all_be_meant_are_refused(tmp_path: Path) -> None:
+    folder = unpacked(tmp_path / "set", "coco")
+    (folder / "annotations" / "instances_train2017.json").write_text("{}")
+
+    with pytest.raises(DatasetError, match=r"instances_train2017\.json.*instances_val2017\.json"):
+        read_all(folder)
+
+
+def test_only_what_the_list_names_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = unpacked(tmp_path / "set", "packed")
+    (folder / "large.bin").write_bytes(b"x")
+    read: list[str] = []
+    original = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or original(path))
+
+    read_all(folder)
+
+    assert sorted(read) == ["annotations.json", "x.webp"]
 
 
 def test_a_picture_that_is_none_is_refused_when_decoded() -> None:

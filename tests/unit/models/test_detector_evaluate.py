@@ -11,8 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
+from edge.detect import Detector
 from models.cli import app
-from models.detector_data import DatasetError, write_coco
+from models.detector_data import DatasetError, Picture, write_coco
 from models.evaluate_detector import evaluate
 from tests.unit.models.detector_pictures import boxed_picture
 
@@ -105,5 +106,29 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     model = knowing_detector(tmp_path / "right.onnx")
     (tmp_path / "empty").mkdir()
 
-    with pytest.raises(DatasetError, match="no annotations"):
+    with pytest.raises(DatasetError, match=r"needs one annotations\.json.*has none"):
         evaluate(model, tmp_path / "empty", progress=False)
+
+
+def test_a_set_without_pictures_is_refused(tmp_path: Path) -> None:
+    model = knowing_detector(tmp_path / "right.onnx")
+    write_coco(tmp_path / "none.tar", [])
+
+    with pytest.raises(DatasetError, match="holds no pictures to judge by"):
+        evaluate(model, tmp_path / "none.tar", progress=False)
+
+
+def test_pictures_are_decoded_one_at_a_time(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = knowing_detector(tmp_path / "right.onnx", (30.0, 30.0, 20.0, 40.0, 0.9))
+    order: list[str] = []
+    decode, detect = Picture.decode, Detector.detect
+    monkeypatch.setattr(Picture, "decode", lambda self: order.append("decoded") or decode(self))
+    monkeypatch.setattr(
+        Detector, "detect", lambda self, image: order.append("seen") or detect(self, image)
+    )
+
+    evaluate(model, data, progress=False)
+
+    assert order == ["decoded", "seen"] * 2
