@@ -33,8 +33,7 @@ class SpoolDatabase:
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         self.path = path
         self._wal = path.with_name(path.name + "-wal")
-        self._max_bytes = max_bytes
-        self.wal_bytes_allowed = min(8 << 20, max(max_bytes // 4, 256 << 10))
+        self._cap(max_bytes)
         self._db: sqlite3.Connection | None = None
         self._page_bytes = 0
         self.frozen = False
@@ -50,9 +49,23 @@ class SpoolDatabase:
             self._page_bytes = int(self._one("PRAGMA page_size"))
             self._limit()
 
+    def _cap(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self.wal_bytes_allowed = min(8 << 20, max(max_bytes // 4, 256 << 10))
+
+    def set_max_bytes(self, max_bytes: int) -> None:
+        """A new cap. A file above it does not shrink by itself: `free_bytes` is below zero until
+        rows are deleted, then `shrink` gives their room back."""
+        self._cap(max_bytes)
+        with self._translated():
+            self._limit()
+
+    def _most_pages(self) -> int:
+        return max(16, (self._max_bytes - self.wal_bytes_allowed) // self._page_bytes)
+
     def _limit(self) -> None:
         """How large the file may grow, and how long the WAL."""
-        pages = max(16, (self._max_bytes - self.wal_bytes_allowed) // self._page_bytes)
+        pages = self._most_pages()
         checkpoint = max(8, self.wal_bytes_allowed // 2 // self._page_bytes)
         if self.frozen:
             pages = int(self._one("PRAGMA page_count"))
@@ -124,12 +137,19 @@ class SpoolDatabase:
             return 0
 
     def free_bytes(self) -> int:
-        """What still fits: unused pages inside the file, and pages that it may still grow by."""
+        """What still fits: unused pages inside the file, and pages that it may still grow by;
+        below zero where the cap was lowered and rows lie above it."""
         with self._translated():
             unused = int(self._one("PRAGMA freelist_count"))
             pages = int(self._one("PRAGMA page_count"))
-            most = int(self._one("PRAGMA max_page_count"))
-        return (unused + max(0, most - pages)) * self._page_bytes
+        most = pages if self.frozen else self._most_pages()
+        return (unused + most - pages) * self._page_bytes
+
+    def over_bytes(self) -> int:
+        """By how much the file, used or not, lies above its cap; 0: it does not."""
+        with self._translated():
+            pages = int(self._one("PRAGMA page_count"))
+        return max(0, pages - self._most_pages()) * self._page_bytes
 
     def integrity_problem(self) -> str:
         """What SQLite's quick check finds first; empty: nothing."""
@@ -142,13 +162,20 @@ class SpoolDatabase:
         with self._translated():
             self.db.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if truncate else 'PASSIVE'})")
 
-    def shrink(self) -> None:
-        """Give unused pages back to the disk where the file is larger than its cap."""
+    def shrink(self) -> bool:
+        """Give unused pages back to the disk where the file is larger than its cap: as many as one
+        WAL may hold. Returns whether it shrank."""
+        over = self.over_bytes()
+        if not over:
+            return False
+        pages = max(1, min(over, self.wal_bytes_allowed // 2) // self._page_bytes)
         with self._translated():
-            pages = int(self._one("PRAGMA page_count"))
-            most = max(16, (self._max_bytes - self.wal_bytes_allowed) // self._page_bytes)
-            if pages > most:
-                self.db.execute(f"PRAGMA incremental_vacuum({pages - most})").fetchall()
+            # execute() steps once, and that is one page.
+            self.db.executescript(f"PRAGMA incremental_vacuum({pages})")
+        self.checkpoint(truncate=True)
+        with self._translated():
+            self._limit()
+        return self.over_bytes() < over
 
     def sync_folder(self) -> None:
         """Make new names in the folder durable."""

@@ -11,13 +11,12 @@ Threads: every method on the spool writer's thread; the shared state is changed 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 from edge.config import SpoolConfig
 from edge.delivery import NewSighting, SpaceUse
 from edge.spool_ballast import Ballast
-from edge.spool_errors import SpoolError, SpoolFull, SpoolKeyError
+from edge.spool_errors import SpoolFull, SpoolKeyError
 from edge.spool_marks import MarkFile
 from edge.spool_record import RecordMaker
 from edge.spool_room import Room
@@ -143,8 +142,6 @@ class SpoolEngine:
         }
         self._marks.start(older, state.writer.writer_id)
         self._ballast.fill()
-        with contextlib.suppress(SpoolError):
-            self._store.shrink()
 
     def _refuse_unknown_keys(self) -> None:
         """Rows sealed with a key that we lack would look damaged, and be told so: refuse
@@ -302,12 +299,14 @@ class SpoolEngine:
     # -- upkeep ----------------------------------------------------------------------------------
 
     def upkeep(self) -> None:
-        """Delete what is older than its stated age; make the ballast again; forget old writers."""
+        """Delete what is older than its stated age; make the ballast again; forget old writers;
+        a step towards a lowered cap."""
         with self._store.transaction():
             self._store.put_fact("running_nanos", self.state.running_nanos())
         self.room.purge_acked()
         self.room.purge_unacked()
         self._forget_writers()
+        self.room.fit()
         if self._ballast.fill() and self._store.frozen:
             self._store.freeze(False)
 
@@ -344,8 +343,10 @@ class SpoolEngine:
                 state.index.forget_writer(writer_id)
 
     def set_config(self, config: SpoolConfig) -> None:
-        """New caps and times (a reload); the next change follows them."""
+        """New caps and times (a reload). What lies above a lowered cap goes step by step, by
+        `room.fit`, at the latest at the next upkeep."""
         self._config = config
+        self._store.set_max_bytes(config.max_bytes)
         self.room.set_config(config)
 
     def close(self) -> None:

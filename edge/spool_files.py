@@ -225,6 +225,11 @@ class SpoolFiles:
         log.error("the spool was damaged and is rebuilt", rows=len(saved), lost=len(lost))
         return True
 
+    def set_config(self, config: SpoolConfig) -> None:
+        """Take new caps and times; ballast and keys wait for the next start."""
+        self._config = config
+        self.engine.set_config(config)
+
     def disk_bytes(self) -> int:
         """Database and WAL on the disk."""
         return self._store.disk_bytes()

@@ -56,6 +56,15 @@ class Room:
             if not self.evict(target):
                 return
 
+    def fit(self) -> bool:
+        """One step towards a cap that lies below what is there; whether a further one may help."""
+        over = self._store.over_bytes()
+        if not over or self._store.frozen:
+            return False
+        evicted = self._store.free_bytes() < 0 and self.evict(over) > 0
+        shrank = self._store.shrink()
+        return evicted or shrank
+
     def _margin(self) -> int:
         # Inner pages and half-full leaves: room that is not the rows' own.
         return min(1 << 20, self._config.max_bytes // 32)

@@ -116,6 +116,7 @@ class SpoolWriter:
         """
         self._files = files
         self._close_readers = close_readers
+        self.post(self._fit)  # the cap may be lower than at the last start
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._thread.start()
 
@@ -134,9 +135,14 @@ class SpoolWriter:
         return self._thread is not None and self._thread.is_alive()
 
     def set_config(self, config: SpoolConfig) -> None:
-        """New caps and times; the next change follows them."""
+        """New caps and times; what lies above a lowered cap goes in steps, between groups."""
         self._config = config
-        self.add_change(lambda store: self._files.engine.set_config(config))
+        self.post(lambda: self._files.set_config(config))
+        self.post(self._fit)
+
+    def _fit(self) -> None:
+        if self._files.engine.room.fit() and not self._stopping:
+            self.post(self._fit)
 
     def put(self, new: NewSighting, timeout_s: float = 0.0) -> bool:
         """Hand over a sighting. Where the queue stays full for timeout_s it is counted as lost.

@@ -146,6 +146,36 @@ def test_the_cap_bounds_the_files_and_the_counters_equal_what_is_missing(tmp_pat
     assert spool_report(tmp_path).skipped["cap"] == told
 
 
+def test_a_cap_lowered_while_running_is_reached_without_a_new_row(tmp_path: Path) -> None:
+    with open_spool(tmp_path, max_bytes=100 << 20) as spool:
+        fill(spool, 3000, size=1400)
+        before = spool.counters().bytes
+        spool.set_config(SpoolConfig(ballast_bytes=0, max_bytes=2 << 20))
+
+        eventually(lambda: spool.counters().bytes <= 2 << 20, spool.counters)
+        assert spool.stop(20)
+        counters = spool.counters()
+        told = sum(entry.range.last - entry.range.first + 1 for entry in spool.new_skipped())
+
+    assert before > 3 << 20
+    assert counters.backlog > 500
+    assert counters.skipped["cap"] == told == 3000 - counters.backlog
+
+
+def test_a_cap_lowered_between_two_starts_is_reached_and_a_raised_one_is_used(
+    tmp_path: Path,
+) -> None:
+    with open_spool(tmp_path, max_bytes=100 << 20) as spool:
+        fill(spool, 3000, size=1400)
+    with open_spool(tmp_path, max_bytes=2 << 20) as spool:
+        eventually(lambda: spool.counters().bytes <= 2 << 20, spool.counters)
+        spool.set_config(SpoolConfig(ballast_bytes=0, max_bytes=100 << 20))
+        fill(spool, 2000, first=3001, size=1400)
+
+        assert spool.counters().backlog == 5000 - spool.counters().skipped["cap"]
+        assert spool.counters().bytes > 2 << 20
+
+
 def test_eviction_takes_acked_rows_before_any_that_wait(tmp_path: Path) -> None:
     with open_spool(tmp_path, max_bytes=2 << 20) as spool:
         fill(spool, 500, size=1400)
