@@ -33,8 +33,10 @@ Precision = Literal["f32", "bf16"]
 
 MAX_DEFAULT_THREADS = 4  # beyond, these small networks gain nothing and take cores from decoding
 
-# onnxruntime's errors share no base but Exception; these are the ones loading and running raise
+# onnxruntime's errors share no base but Exception; these are the ones loading and running raise.
+# UnicodeDecodeError: the error, or a name in the model, is no UTF-8, as a damaged file's may be.
 _ORT_ERRORS = (
+    UnicodeDecodeError,
     _ort.Fail,
     _ort.InvalidArgument,
     _ort.InvalidGraph,
@@ -223,6 +225,11 @@ class _OrtSession:
             self._session = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
             )
+            self.inputs = tuple(_info(item) for item in self._session.get_inputs())
+            self.outputs = tuple(_info(item) for item in self._session.get_outputs())
+            self.metadata: Mapping[str, str] = dict(
+                self._session.get_modelmeta().custom_metadata_map
+            )
         except _ORT_ERRORS as error:
             raise ModelUnreadable(
                 name,
@@ -230,9 +237,6 @@ class _OrtSession:
                 f"({_first_line(error)})",
                 "check that the file is whole and a single ONNX file: edge-models check FILE",
             ) from error
-        self.inputs = tuple(_info(item) for item in self._session.get_inputs())
-        self.outputs = tuple(_info(item) for item in self._session.get_outputs())
-        self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._output_names = [item.name for item in self.outputs]
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:

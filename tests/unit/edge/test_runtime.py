@@ -32,6 +32,18 @@ def test_shapes_are_read_with_free_sizes_as_none(runtime: str, tmp_path: Path) -
     assert (session.runtime, session.threads) == (runtime, 1)
 
 
+@pytest.mark.parametrize("name", [b"GlobalAveragePool", b"images", b"output"])
+def test_a_name_that_is_no_utf8_is_refused_as_any_damage(tmp_path: Path, name: bytes) -> None:
+    """onnxruntime's Python then fails with another exception, at its own error or at the name."""
+    content = mean_embedder(tmp_path / "m.onnx").read_bytes()
+    assert name in content
+
+    with pytest.raises(ModelUnreadable, match="is no ONNX model"):
+        open_session(
+            content.replace(name, name[:2] + b"\x99" + name[3:]), name="m", config=ONE_THREAD
+        )
+
+
 def test_both_runtimes_compute_the_same(tmp_path: Path) -> None:
     path = mean_embedder(tmp_path / "m.onnx")
     pictures = np.random.default_rng(1).random((3, 3, 32, 16), dtype=np.float32)
