@@ -1,4 +1,4 @@
-"""SIGHUP: cameras come, go and change while the others run on undisturbed."""
+"""SIGHUP: cameras come, go and change, caps and certificates too, while the others run on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
 
+from edge.config import SpoolConfig
+from edge.spool import Spool
+from matcher import certs
+from reid import peer
+from reid.clock import SystemClock
+from reid.tls import TlsFiles, load
+from tests.faults.sightings import Walkers
+from tests.integration.matcher_rig import Serving
 from tests.support.processes import Box, MatcherProcess, free_port
 from tests.support.standins import write_models
 from tests.support.waiting import eventually
@@ -128,3 +139,133 @@ def test_the_only_camera_may_change_and_a_wrong_address_changes_nothing(
 
     assert done.code == 0, done.stderr
     assert done.summary["exit_reason"].startswith("told to stop")
+
+
+def metric(client: httpx.Client, name: str) -> float:
+    """One figure of /metrics; 0 where it is not there."""
+    found = re.search(rf"^{re.escape(name)} ([0-9.e+]+)$", client.get("/metrics").text, re.M)
+    return float(found.group(1)) if found else 0.0
+
+
+def test_a_lower_cap_drops_and_tells_while_the_camera_runs_on(tmp_path: Path, models: Path) -> None:
+    spool = Spool(
+        config=SpoolConfig(ballast_bytes=0), data_dir=tmp_path / "box", clock=SystemClock()
+    )
+    spool.open()
+    for new in islice(Walkers(spool.writer_id, seed=5), 3000):
+        assert spool.put(new, timeout_s=10)
+    assert spool.stop(20)
+    file = tmp_path / "box.toml"
+    cameras = {"stays": f"{SCENE}&camera=1"}
+    settings(file, cameras, extra="[spool]\nmax_bytes = 100_000_000\nballast_bytes = 0\n")
+    with running(file, models, f"127.0.0.1:{free_port()}") as (box, client):
+        box.wait_for_log("camera 'stays': frames of")
+        held = metric(client, "edge_backlog_sightings")
+        size = metric(client, "edge_spool_bytes")
+        settings(file, cameras, extra="[spool]\nmax_bytes = 2_000_000\nballast_bytes = 0\n")
+        box.process.send_signal(signal.SIGHUP)
+        box.wait_for_log("reloaded")
+        before = analysed(client)["stays"]
+        eventually(
+            lambda: metric(client, "edge_spool_bytes") <= 2_000_000,
+            within_s=60,
+            state=lambda: client.get("/metrics").text,
+        )
+        eventually(lambda: analysed(client)["stays"] > before, within_s=30)
+        dropped = metric(client, 'edge_sightings_skipped_total{reason="cap"}')
+        left = metric(client, "edge_backlog_sightings")
+        committed = metric(client, "edge_sightings_committed_total")
+        online = box.text().count("camera 'stays': frames of")
+
+    assert held >= 3000
+    assert size > 3_000_000
+    assert 0 < left < held
+    assert dropped >= held - left
+    assert dropped + left <= 3000 + committed
+    assert online == 1
+
+
+@pytest.fixture
+def serials(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Serial numbers of the certificates that the matcher's connections showed, in order."""
+    seen: list[int] = []
+
+    def look(auth_context: Any) -> peer.Peer | None:
+        pem = auth_context["x509_pem_cert"][0]
+        seen.append(x509.load_pem_x509_certificate(pem).serial_number)
+        return peer.peer_from_context(auth_context)
+
+    monkeypatch.setattr("matcher.admission.peer_from_context", look)
+    return seen
+
+
+def _tls(files: TlsFiles, more: str = "") -> str:
+    rows = [f'{name} = "{getattr(files, name)}"\n' for name in ("ca", "cert", "key")]
+    return f"site = 'site'\nedge_id = 'box'\n[uplink]\n{more}[uplink.tls]\n" + "".join(rows)
+
+
+def _authority(folder: Path) -> tuple[dict[str, Path], TlsFiles]:
+    certs.init(folder)
+    server = certs.server(folder, hosts=["localhost"])
+    return (
+        {"ca": server.ca, "cert": server.cert, "key": server.key},
+        certs.box(folder, edge_id="box", site="site"),
+    )
+
+
+def test_other_certificate_files_are_taken_at_a_reload_and_the_camera_runs_on(
+    tmp_path: Path, models: Path, serials: list[int]
+) -> None:
+    server, old = _authority(tmp_path / "ca")
+    kept = TlsFiles(*(tmp_path / path.name for path in old.paths()))
+    for source, target in zip(old.paths(), kept.paths(), strict=True):
+        target.write_bytes(source.read_bytes())
+    new = certs.box(tmp_path / "ca", edge_id="box", site="site", renew=True)
+    file = tmp_path / "box.toml"
+    cameras = {"stays": f"{SCENE}&camera=1"}
+    settings(file, cameras, extra=_tls(kept))
+    with Serving(tmp_path / "ledger", tls=server) as matcher:
+        address = matcher.address.replace("127.0.0.1", "localhost")
+        with running(file, models, address) as (box, client):
+            box.wait_for_log("camera 'stays': frames of")
+            eventually(lambda: bool(serials), within_s=30, state=box.text)
+            first = serials[-1]
+            settings(file, cameras, extra=_tls(new))
+            box.process.send_signal(signal.SIGHUP)
+            eventually(lambda: serials[-1] != first, within_s=30, state=box.text)
+            second = serials[-1]
+            before = analysed(client)["stays"]
+            eventually(lambda: analysed(client)["stays"] > before, within_s=30)
+            box.process.send_signal(signal.SIGTERM)
+            done = box.finish(within_s=20)
+
+    assert first == load(kept).leaf.serial_number
+    assert second == load(new).leaf.serial_number
+    assert done.stderr.count("camera 'stays': frames of") == 1
+    assert done.summary["sightings"]["waiting"] == 0
+
+
+def test_certificates_renewed_in_place_are_taken_on_both_ends_without_restart_or_signal(
+    tmp_path: Path, models: Path, serials: list[int]
+) -> None:
+    server, ours = _authority(tmp_path / "ca")
+    file = tmp_path / "box.toml"
+    settings(file, {"stays": f"{SCENE}&camera=1"}, extra=_tls(ours, "stream_age_s = 1\n"))
+    with Serving(tmp_path / "ledger", tls=server) as matcher:
+        address = matcher.address.replace("127.0.0.1", "localhost")
+        old = load(ours).leaf.serial_number
+        old_server = load(TlsFiles(**server)).leaf.serial_number
+        with running(file, models, address) as (box, _):
+            eventually(lambda: bool(serials), within_s=60, state=box.text)
+            certs.server(tmp_path / "ca", hosts=["localhost"], renew=True)
+            certs.box(tmp_path / "ca", edge_id="box", site="site", renew=True)
+            new = load(ours).leaf.serial_number
+            eventually(lambda: serials[-1] == new, within_s=30, state=lambda: serials)
+            served = matcher.server._listener._certificates._bundle  # type: ignore[union-attr]
+            box.process.send_signal(signal.SIGTERM)
+            done = box.finish(within_s=20)
+
+    assert serials[0] == old != new
+    assert served.leaf.serial_number == load(TlsFiles(**server)).leaf.serial_number != old_server
+    assert done.summary["sightings"]["waiting"] == 0
+    assert done.code == 0, done.stderr
