@@ -24,7 +24,8 @@ the nearest known one. Each key can also come from the environment: `EDGE_FPS` f
 level, `EDGE_TRACK__END_S` for one of a section. Flags beat environment beat file beat defaults;
 `edge-run --print-config` shows the result and where each value comes from. On SIGHUP the box reads
 the file again: cameras come, go and change, and `fps`, `track`, `shots`, `spool`, `uplink` and
-certificates are taken over while the other cameras run on.
+certificates are taken over while the other cameras run on. The log names what waits for the next
+start (`spool.key_file`, `spool.ballast_bytes` and `uplink.encoding` among it).
 
 ```toml
 site = "harbour"

@@ -25,6 +25,7 @@ from rich.console import Console
 from edge.box_addresses import check_addresses, tls_dir
 from edge.box_pages import start_preview, start_status
 from edge.box_readings import read_camera, read_delivery
+from edge.box_reload import reloaded, waiting_for_the_start
 from edge.collect import Collector
 from edge.config import Config, SourceConfig
 from edge.embedded import EmbeddedMatcher
@@ -59,8 +60,6 @@ log = structlog.get_logger("edge")
 
 
 _ALL_READ = "all sources were read"
-# What SIGHUP may change; the rest waits for the next start.
-_RELOADED = ("sources", "fps", "track", "shots", "spool", "shutdown_s")
 
 
 class Box:
@@ -364,14 +363,9 @@ class Box:
             self._status.warn("reload", text)
             return
         self._status.warn("reload", None)
-        self._config = self._config.model_copy(
-            update={
-                **{name: getattr(new, name) for name in _RELOADED},
-                "uplink": new.uplink.model_copy(update={"matchers": self._addresses})
-                if self._config.embedded
-                else new.uplink,
-            }
-        )
+        later = waiting_for_the_start(self._config, new)
+        matchers = self._addresses if self._config.embedded else None
+        self._config = reloaded(self._config, new, matchers=matchers)
         self._inference.hold(True)
         for name in gone:
             self._take_camera_away(name)
@@ -384,6 +378,8 @@ class Box:
         self._spool.set_config(new.spool)
         # A new stream: its Hello tells the cameras, and certificates are read anew.
         self._uplink.reload(self._config.uplink)
+        if later:
+            log.warning("these settings are taken at the next start only", settings=later)
         log.info("reloaded", cameras=list(wanted), changed=sorted({*gone, *come}))
 
     def _take_camera_away(self, name: str) -> None:

@@ -162,7 +162,8 @@ def test_a_lower_cap_drops_and_tells_while_the_camera_runs_on(tmp_path: Path, mo
         box.wait_for_log("camera 'stays': frames of")
         held = metric(client, "edge_backlog_sightings")
         size = metric(client, "edge_spool_bytes")
-        settings(file, cameras, extra="[spool]\nmax_bytes = 2_000_000\nballast_bytes = 0\n")
+        lower = "site = 'x'\n[spool]\nmax_bytes = 2_000_000\nballast_bytes = 1_000_000\n"
+        settings(file, cameras, extra=lower)
         box.process.send_signal(signal.SIGHUP)
         box.wait_for_log("reloaded")
         before = analysed(client)["stays"]
@@ -177,6 +178,9 @@ def test_a_lower_cap_drops_and_tells_while_the_camera_runs_on(tmp_path: Path, mo
         committed = metric(client, "edge_sightings_committed_total")
         online = box.text().count("camera 'stays': frames of")
 
+    assert "at the next start only settings=['site', 'spool.ballast_bytes']" in " ".join(
+        box.text().split()
+    )
     assert held >= 3000
     assert size > 3_000_000
     assert 0 < left < held
