@@ -37,7 +37,7 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0]
+        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(
             f"{path} is not a whole checkpoint ({first}); get it again"
         ) from error
@@ -53,6 +53,10 @@ def load(path: Path, *, heads: bool = False) -> OSNet:
         heads: keep the classifier; else it is left out, which is the one thing that may be.
     """
     contents = read(path)
+    if {"shape", "weights"} <= contents.keys():
+        raise CheckpointError(
+            f"{path} is a detector's; export it with python -m models.detector_export"
+        )
     if "architecture" in contents:
         state = contents.get("ema") or contents["model"]
         try:

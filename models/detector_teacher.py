@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 
 from models.detector_data import Floats, Image, pairwise_iou
 
@@ -48,7 +49,7 @@ class YoloxTeacher:
         self.side = side
         try:
             model = onnx.load(path)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, DecodeError) as error:
             raise TeacherError(path, f"cannot be read: {error}") from error
         shape = model.graph.input[0].type.tensor_type.shape.dim
         if len(shape) != 4:

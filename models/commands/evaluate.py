@@ -26,7 +26,9 @@ def evaluate(
     rerank: Annotated[bool, typer.Option(help="k-reciprocal re-ranking (slow).")] = False,
     height: Annotated[int, typer.Option(help="Input height where no card says it.")] = 256,
     width: Annotated[int, typer.Option(help="Input width where no card says it.")] = 128,
-    threads: Annotated[int, typer.Option(help="Threads of the runtime; 0: all allowed.")] = 0,
+    threads: Annotated[
+        int, typer.Option(help="Threads of the runtime; 0: all allowed, for detectors one.")
+    ] = 0,
     page: Annotated[
         Path | None, typer.Option(help="Write a page of ranked results, for your eyes only.")
     ] = None,
@@ -35,7 +37,7 @@ def evaluate(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Rank-1/5/10, mAP and mINP in %, with the very embedding code of the box."""
+    """Judge with the very code of the box: people found again in %, or a detector's recall."""
     if protocol == "coco-person":
         from models.evaluate_detector import print_evaluation
 
@@ -44,7 +46,7 @@ def evaluate(
 
     from models.checkpoints import CheckpointError
     from models.data.errors import DataError
-    from models.data.readers import open_dataset
+    from models.data.readers import READERS, open_dataset
     from models.evaluate import TrainedOnThis, open_model, refuse_trained_people
     from models.evaluate import evaluate as judge
     from models.ranked_page import write_page
@@ -54,6 +56,11 @@ def evaluate(
     if metric not in ("cosine", "euclidean"):
         raise typer.BadParameter(f"{metric!r} is neither cosine nor euclidean", param_hint="metric")
     try:
+        if protocol not in READERS:
+            known = ", ".join(sorted(READERS))
+            raise DataError(
+                f"no reader for {protocol!r}; there are {known}; detectors: coco-person"
+            )
         dataset = open_dataset(protocol, data)
         if not dataset.query:
             raise DataError(f"{dataset.name} at {data} has no query part to judge by")

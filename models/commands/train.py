@@ -38,11 +38,19 @@ def train(
         raise typer.Exit(2) from error
     if kind == "detector":
         import models.train_detector
+        from models.detector_data import DatasetError
+        from models.detector_recipe import RecipeError as DetectorRecipeError
+        from models.detector_teacher import TeacherError
 
-        models.train_detector.run(
-            config, pack=packs, out=out, stop_after_s=stop_after_s, resume=True, device=device,
-            threads=threads or 1, teacher=teacher,
-        )  # fmt: skip
+        try:
+            weights = models.train_detector.run(
+                config, pack=packs, out=out, stop_after_s=stop_after_s, resume=True, device=device,
+                threads=threads or 1, teacher=teacher,
+            )  # fmt: skip
+        except (DetectorRecipeError, DatasetError, TeacherError) as error:
+            console.print(str(error), style="red", markup=False, highlight=False)
+            raise typer.Exit(2) from error
+        console.print(f"averaged weights: {weights}; python -m models.detector_export exports them")
         return
 
     import torch

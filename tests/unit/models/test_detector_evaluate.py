@@ -102,6 +102,15 @@ def test_the_command_says_which_file_cannot_be_used(
     assert "gone" in done.output
 
 
+def test_an_unknown_protocol_names_the_one_for_detectors(tmp_path: Path, data: Path) -> None:
+    command = ["evaluate", str(tmp_path / "d.onnx"), "--data", str(data), "--protocol", "coco"]
+
+    done = CliRunner().invoke(app, command)
+
+    assert done.exit_code == 2
+    assert "coco-person" in done.stderr
+
+
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     model = knowing_detector(tmp_path / "right.onnx")
     (tmp_path / "empty").mkdir()

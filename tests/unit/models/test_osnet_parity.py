@@ -115,14 +115,22 @@ def test_a_stranger_key_is_an_error_that_names_it(tmp_path: Path) -> None:
         checkpoints.load(tmp_path / "more.pth")
 
 
-def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [0.5, 0.0])
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "whole.pth"
     torch.save(OSNet(Architecture(width=0.25)).state_dict(), path)
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(whole[: int(kept * len(whole))])
 
     with pytest.raises(checkpoints.CheckpointError, match="not a whole checkpoint"):
         checkpoints.load(path)
+
+
+def test_a_detectors_checkpoint_says_which_command_exports_it(tmp_path: Path) -> None:
+    torch.save({"shape": {"stem": 16}, "weights": {}, "recipe": "d"}, tmp_path / "detector.pt")
+
+    with pytest.raises(checkpoints.CheckpointError, match=r"python -m models\.detector_export"):
+        checkpoints.load(tmp_path / "detector.pt")
 
 
 def test_a_checkpoint_that_is_no_osnet_is_refused(tmp_path: Path) -> None:

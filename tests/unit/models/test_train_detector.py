@@ -10,7 +10,9 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
+from models.cli import app
 from models.detector_data import write_coco, write_cutouts
 from models.detector_recipe import Recipe, RecipeError, read_recipe
 from models.detector_teacher import TeacherError, YoloxTeacher, suppress
@@ -232,6 +234,26 @@ def test_a_missing_pack_says_how_to_make_one(tmp_path: Path) -> None:
         run(small_recipe(tmp_path), pack=tmp_path / "none", out=tmp_path / "out", steps=1)
 
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("wrong", ["recipe", "pack", "teacher"])
+def test_the_command_says_in_a_word_what_does_not_fit(
+    tmp_path: Path, pack: Path, wrong: str
+) -> None:
+    given = {"recipe": small_recipe(tmp_path), "pack": pack, "teacher": tmp_path / "teacher.onnx"}
+    given["teacher"].write_bytes(b"no model")
+    if wrong == "recipe":
+        given["recipe"].write_text('kind = "detector"')
+    if wrong == "pack":
+        (pack / "train.tar").unlink()
+    command = ["train", "--config", given["recipe"], "--packs", pack, "--out", tmp_path / "out"]
+
+    done = CliRunner().invoke(app, [*map(str, command), "--teacher", str(given["teacher"])])
+
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    said = "".join(done.stderr.split())  # the terminal wraps long lines
+    assert f"{given[wrong]}".replace(" ", "") in said
 
 
 def test_steps_and_seconds_together_are_refused(tmp_path: Path, pack: Path) -> None:
