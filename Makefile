@@ -82,8 +82,8 @@ build/fuzz/bin/python: $(VENV)/.dev
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  >"$$(build/fuzz/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/box.pth"
 
-fuzz: build/fuzz/bin/python  ## coverage-guided fuzzing of rows, files, batches, settings, models, cards
-	@for target in record pages marks batch settings model card; do \
+fuzz: build/fuzz/bin/python  ## coverage-guided fuzzing of rows, files, batches, streams, settings, models, cards
+	@for target in record pages marks batch stream settings matcher model session card; do \
 	  PYTHONPATH=. build/fuzz/bin/python -m tests.fuzz.run $$target -max_total_time=60 \
 	    >build/fuzz/$$target.log 2>&1 || { tail -40 build/fuzz/$$target.log; exit 1; }; \
 	  echo "$$target: $$(grep ^Done build/fuzz/$$target.log)"; done

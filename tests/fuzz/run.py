@@ -1,5 +1,8 @@
 """Coverage-guided fuzzing of whatever comes from outside: disk, wire, settings, model files.
 
+Targets here are single functions; whole streams and opened models have modules of their own
+(tests.fuzz.streams, tests.fuzz.models).
+
     make fuzz                       # or: python -m tests.fuzz.run TARGET -runs=N
 
 Needs atheris, which is in none of our environments by itself. A target fails by any exception but
@@ -9,27 +12,39 @@ prints how many inputs were tried.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib
 import json
+import logging
+import random
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 atheris: Any = importlib.import_module("atheris")
 
-with atheris.instrument_imports(include=["edge", "matcher", "reid"]):
+# The two modules of ours are how far a target without Python code of its own can be guided.
+with atheris.instrument_imports(
+    include=["edge", "matcher", "reid", "tests.fuzz.models", "tests.fuzz.streams"]
+):
     from edge.onnx_tensors import NotProtobuf, stored_tensors
     from edge.settings import SettingsError, load
     from edge.spool_marks import read_marks
     from edge.spool_record import make_record, read_record
     from edge.spool_recovery import find_records, read_tables
     from edge.spool_seal import Sealer
+    from matcher import settings as matcher_settings
     from matcher.validate import BatchCheck
     from reid.card import card_text, parse_card, read_card
     from reid.model_errors import ModelError
     from reid.v1.ingest_pb2 import Batch
+    from tests.fuzz import streams
+    from tests.fuzz.models import Child, base_models, changed_model
 
 CARD = Path(__file__).parents[2] / "models" / "weights" / "osnet_x0_25.toml"
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -96,6 +111,91 @@ def settings(data: bytes) -> None:
         return
 
 
+MATCHER_SETTINGS = """
+listen = "127.0.0.1:7443"
+data_dir = "ledger"
+metrics = "127.0.0.1:9465"
+log = "text"
+shutdown_s = 10.0
+lock_wait_s = 1.0
+maps = "maps"
+[tls]
+ca = "ca.pem"
+insecure = false
+[limits]
+window_sightings = 64
+sightings_per_s = 2000.0
+cameras = 32
+[retention]
+ledger_s = 86400.0
+[association]
+thresholds = {}
+default_threshold = 0.8
+""".strip().splitlines()
+
+
+def matcher(data: bytes) -> None:
+    """The matcher's settings, from file and environment, are taken or refused with a place.
+
+    A third of the inputs are a file as it comes; the others change values of a sound one, and of
+    the environment.
+    """
+    source = atheris.FuzzedDataProvider(data)
+    path = FOLDER / "edge-match.toml"
+    environment = {}
+    if source.ConsumeIntInRange(0, 2) == 0:
+        path.write_bytes(source.ConsumeBytes(len(data)))
+    else:
+        lines = list(MATCHER_SETTINGS)
+        for _ in range(source.ConsumeIntInRange(0, 3)):
+            at = source.ConsumeIntInRange(0, len(lines) - 1)
+            name, _, _ = lines[at].partition(" = ")
+            lines[at] = f"{name} = {_value(source)}"
+        path.write_text("\n".join(lines), encoding="utf-8")
+        for _ in range(source.ConsumeIntInRange(0, 2)):
+            name = source.PickValueInList(
+                ["LISTEN", "DATA_DIR", "LIMITS", "LIMITS__CAMERAS", "LIMITS__CAMERAS__X", "TLS__CA",
+                 "ASSOCIATION__THRESHOLDS", "RETENTION__LEDGER_S", "__", "X__", "LISTEN__X"]
+            )  # fmt: skip
+            environment[f"EDGE_MATCH_{name}"] = _value(source)
+    try:
+        matcher_settings.load(file=path, environment=environment, flags={})
+    except matcher_settings.SettingsError:
+        return
+
+
+@functools.cache
+def _site() -> streams.Site:
+    # Its commits are synced: on a disk in memory, where there is one.
+    memory = Path("/dev/shm")
+    base = memory if memory.is_dir() else FOLDER
+    # What the service says of each bad message is not looked at here, and costs more than the rest.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    site = streams.Site(Path(tempfile.mkdtemp(prefix="fuzz-", dir=base)))
+    atexit.register(site.close)
+    return site
+
+
+def stream(data: bytes) -> None:
+    """A whole stream is served or refused, and hurts nobody after it."""
+    source = atheris.FuzzedDataProvider(data)
+    if source.ConsumeIntInRange(0, 3) == 0:
+        _site().serve(streams.parsed_stream(source.ConsumeBytes(len(data))))
+    else:
+        _site().serve(streams.made_stream(source))
+
+
+@functools.cache
+def _child() -> tuple[Child, list[tuple[int, bytes]]]:
+    return Child(Path("fuzz-models")), base_models(FOLDER)
+
+
+def session(data: bytes) -> None:
+    """A model file is opened and run by the box's own code, or refused by a ModelError."""
+    child, bases = _child()
+    child.open(*changed_model(atheris.FuzzedDataProvider(data), bases))
+
+
 def model(data: bytes) -> None:
     """A model file's tensors are listed, or it is said not to be one."""
     try:
@@ -150,17 +250,37 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "pages": pages,
     "marks": marks,
     "batch": batch,
+    "stream": stream,
     "settings": settings,
+    "matcher": matcher,
     "model": model,
+    "session": session,
     "card": card,
 }
+
+
+# Their inputs are read as choices: the short ones with which a fuzzer begins choose nothing.
+STRUCTURED = ("batch", "stream", "matcher", "session", "card")
+
+
+def _seeds() -> Path:
+    """A folder of random inputs, the same at every run."""
+    folder = FOLDER / "seeds"
+    folder.mkdir()
+    chance = random.Random(1)
+    for number in range(64):
+        (folder / f"{number:02d}").write_bytes(chance.randbytes(chance.randrange(64, 2048)))
+    return folder
 
 
 def main() -> None:
     """The first argument names the target, the others are libFuzzer's."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         raise SystemExit(f"which target? one of {', '.join(TARGETS)}")
-    atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
+    options = sys.argv[2:]
+    if sys.argv[1] in STRUCTURED and all(option.startswith("-") for option in options):
+        options += ["-len_control=0", str(_seeds())]
+    atheris.Setup([sys.argv[0], *options], TARGETS[sys.argv[1]])
     atheris.Fuzz()
 
 
