@@ -106,7 +106,8 @@ def run(
         bool, _how("--print-config", help="Show every setting and where it comes from.")
     ] = False,
     spool_status: Annotated[
-        bool, _how("--spool-status", help="Show what waits in the spool.")
+        bool,
+        _how("--spool-status", help="Show what waits in the spool; as JSON with --summary json."),
     ] = False,
     resend: Annotated[
         bool, _how("--resend", help="With --spool-status: send dead letters again.")

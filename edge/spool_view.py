@@ -1,9 +1,16 @@
-"""`edge-run --spool-status`: what waits in the spool, and dead letters sent again on request."""
+"""`edge-run --spool-status`: what waits in the spool, and dead letters sent again on request.
+
+Promise: in words, or with `--summary json` as one JSON object (the fields of SpoolReport, and
+`resend`: null where nothing was asked, "running" where a running box follows it, else how many dead
+letters wait again). Threads: the main thread only.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
@@ -17,19 +24,25 @@ from reid.clock import SystemClock
 
 
 def show(config: Config, *, resend: bool) -> ExitCode:
-    """Print the report; with `resend`, queue the dead letters again."""
+    """Print the report; with `resend`, queue the dead letters again first."""
+    again: int | str | None = None
     try:
         if resend:
             count = request_resend(config.data_dir, config=config.spool)
-            print(
-                "the running box sends its dead letters again"
-                if count is None
-                else f"{count} dead letters will be sent again at the next start"
-            )
+            again = "running" if count is None else count
         report = spool_report(config.data_dir)
     except SpoolError as error:
         print(f"edge-run: {error}", file=sys.stderr)
         return ExitCode.SPOOL
+    if config.status.summary == "json":
+        print(json.dumps({**asdict(report), "resend": again}, default=str))
+        return ExitCode.DONE
+    if again is not None:
+        print(
+            "the running box sends its dead letters again"
+            if again == "running"
+            else f"{again} dead letters will be sent again at the next start"
+        )
     _print(report, Console(highlight=False, soft_wrap=True))
     return ExitCode.DONE
 
@@ -45,8 +58,15 @@ def _print(report: SpoolReport, out: Console) -> None:
     for camera, (rows, size) in sorted(report.waiting_by_camera.items()):
         out.print(f"  {camera}: {rows} waiting, {human_bytes(size)}")
     if report.skipped:
-        told = ", ".join(f"{count} {reason}" for reason, count in sorted(report.skipped.items()))
-        out.print(f"skipped for ever, told to the matcher: {told}")
+        dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(report.skipped.items()))
+        out.print(f"dropped for ever: {dropped}")
+    for key, rows in sorted(report.sealed_with.items()):
+        if key:
+            out.print(f"{rows} rows are sealed with key {key}")
+        elif len(report.sealed_with) > 1:
+            out.print(f"{rows} rows lie in the clear, from before there was a key")
+    for path in report.set_aside:
+        out.print(f"set aside, since it was damaged: {path}")
     if not report.dead:
         out.print("no dead letters")
         return
