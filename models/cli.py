@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 
 import typer
 
@@ -27,6 +28,20 @@ for _module in sorted(found.name for found in pkgutil.iter_modules(models.comman
     importlib.import_module(f"models.commands.{_module}").register(app)
 
 
+_TRAINING = {"torch", "onnx", "onnxscript", "tqdm", "matplotlib", "sklearn"}  # the extra `train`
+
+
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _TRAINING:
+            raise
+        print(
+            f"edge-models: this needs {missing}, which a box does without: "
+            "pip install 'edge-reid[train]'",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from error
