@@ -197,8 +197,8 @@ class Outbox(Protocol):
 
         Returns the row, None where there is no such row. Does not wait."""
 
-    def bury(self, row: int, message: str) -> None:
-        """A poisonous row becomes a dead letter. Does not wait."""
+    def bury(self, row: int, message: str, *, reason: str = "POISON") -> None:
+        """A row that cannot be delivered becomes a dead letter. Does not wait."""
 
     def erase(self, keys: KeyRanges) -> tuple[SkippedRange, ...]:
         """Delete these for ever; returns what to tell. Waits for the commit."""

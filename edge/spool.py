@@ -355,9 +355,9 @@ class Spool:
             self._bury(row, name.removeprefix("REJECT_REASON_"), message)
         return row
 
-    def bury(self, row: int, message: str) -> None:
-        """A poisonous row becomes a dead letter."""
-        self._bury(row, "POISON", message)
+    def bury(self, row: int, message: str, *, reason: str = "POISON") -> None:
+        """A row that cannot be delivered becomes a dead letter."""
+        self._bury(row, reason, message)
 
     def erase(self, keys: KeyRanges) -> tuple[pb.SkippedRange, ...]:
         """Delete these for ever, also from files set aside; returns what to tell."""

@@ -158,6 +158,12 @@ class SpoolWriter:
             # No stream could carry it; limits.SHOTS and the like keep real ones far below.
             with self._queue_changed:
                 self.lost += 1
+            log.error(
+                "a sighting is larger than any message may be, and is lost: our own fault",
+                camera=new.camera,
+                bytes=len(new.payload),
+                most=limits.MESSAGE_BYTES - 1024,
+            )
             return False
         deadline = time.monotonic() + timeout_s
         with self._queue_changed:

@@ -315,6 +315,14 @@ class Stream:
         )
         if not rows:
             return []
+        if len(rows[0].record) > self._message_bytes - 64:  # taken alone, whatever the bound
+            self._outbox.bury(
+                rows[0].row,
+                f"{len(rows[0].record)} bytes; this matcher takes messages of at most "
+                f"{self._message_bytes}",
+                reason="TOO_LARGE",
+            )
+            return []
         numbers = [row.row for row in rows]
         self._lanes.sent(numbers, lane)
         message = batch_message([row.record for row in rows], lane.value)

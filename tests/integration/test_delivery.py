@@ -13,10 +13,12 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 
 from edge.config import SpoolConfig, TlsConfig, UplinkConfig
 from edge.spool import Spool
 from edge.spool_record import read_record
+from edge.spool_status import spool_report
 from edge.uplink import Uplink
 from edge.uplink_call import Ended, StreamCall, StreamStats
 from edge.uplink_messages import BoxIdentity
@@ -32,6 +34,7 @@ from tests.faults.sightings import Walkers
 from tests.integration.matcher_rig import Serving
 from tests.support.processes import free_port
 from tests.support.waiting import eventually
+from tests.unit.edge.spool_support import new_sighting
 
 FAST: dict[str, Any] = {
     "heartbeat_s": 0.2, "dead_after_s": 1.0, "connect_timeout_s": 3.0, "ack_timeout_s": 5.0,
@@ -222,9 +225,12 @@ class Misbehaving(ingest_pb2_grpc.IngestServiceServicer):
     """A server that does one thing wrong; the rest of the wire as it should be."""
 
     def __init__(
-        self, wrong: Callable[[pb.StreamRequest, Any], Iterator[pb.StreamResponse]]
+        self,
+        wrong: Callable[[pb.StreamRequest, Any], Iterator[pb.StreamResponse]],
+        limits: pb.Limits | None = None,
     ) -> None:
         self._wrong = wrong
+        self._limits = limits
         self.streams = 0
         self.lock = threading.Lock()
 
@@ -232,7 +238,8 @@ class Misbehaving(ingest_pb2_grpc.IngestServiceServicer):
         with self.lock:
             self.streams += 1
         next(requests)
-        yield pb.StreamResponse(welcome=pb.Welcome(ledger_id="cd" * 16, window_sightings=256))
+        welcome = pb.Welcome(ledger_id="cd" * 16, window_sightings=256, limits=self._limits)
+        yield pb.StreamResponse(welcome=welcome)
         for request in requests:
             if request.HasField("heartbeat"):
                 reply = pb.HeartbeatReply(sent_unix_nanos=request.heartbeat.unix_nanos)
@@ -243,8 +250,9 @@ class Misbehaving(ingest_pb2_grpc.IngestServiceServicer):
 @contextlib.contextmanager
 def misbehaving(
     wrong: Callable[[pb.StreamRequest, Any], Iterator[pb.StreamResponse]],
+    limits: pb.Limits | None = None,
 ) -> Iterator[tuple[str, Misbehaving]]:
-    service = Misbehaving(wrong)
+    service = Misbehaving(wrong, limits)
     server = grpc.server(futures.ThreadPoolExecutor(8))
     ingest_pb2_grpc.add_IngestServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
@@ -297,6 +305,54 @@ def test_a_server_that_never_acks_does_not_hold_the_rows_for_ever(tmp_path: Path
         eventually(lambda: service.streams >= 4, within_s=20)
 
         assert box.spool.counters().backlog == 5
+
+
+def test_a_sighting_above_the_receivers_limit_is_a_dead_letter_at_once_and_the_others_arrive(
+    tmp_path: Path,
+) -> None:
+    taken: set[int] = set()
+    sizes: list[int] = []
+
+    def modest(request: pb.StreamRequest, context: Any) -> Iterator[pb.StreamResponse]:
+        sizes.append(request.ByteSize())
+        if request.HasField("batch"):
+            taken.update(record.key.seq for record in request.batch.records)
+            yield ack_of(request.batch)
+
+    limits = pb.Limits(message_bytes=4096)
+    with misbehaving(modest, limits=limits) as (address, service):
+        with delivering(tmp_path / "box", address) as box:
+            for number in range(1, 31):
+                new = new_sighting(number, size=9000 if number == 7 else 900)
+                assert box.spool.put(new, timeout_s=5)
+            assert box.spool.flush(20)
+            box.delivered()
+            streams = service.streams
+        dead = spool_report(tmp_path / "box").dead_letters
+
+    assert taken == set(range(1, 31)) - {7}
+    assert max(sizes) <= 4096
+    assert streams <= 2, "no stream had to end for it"
+    assert [(one.seq, one.reason) for one in dead] == [(7, "TOO_LARGE")]
+    assert "at most 4096" in dead[0].message
+
+
+def test_a_sighting_above_the_contracts_limit_is_counted_as_lost_and_said(tmp_path: Path) -> None:
+    with (
+        structlog.testing.capture_logs() as logs,
+        Serving(tmp_path / "matcher") as matcher,
+        delivering(tmp_path / "box", matcher.address) as box,
+    ):
+        taken = box.spool.put(new_sighting(1, camera="gate", size=2 << 20))
+        box.capture(5)
+        box.delivered()
+        counters = box.spool.counters()
+
+    (said,) = [line for line in logs if "larger than any message" in line["event"]]
+    assert not taken
+    assert (counters.lost_before_spool, counters.acked) == (1, 5)
+    assert said["camera"] == "gate"
+    assert said["bytes"] > 2 << 20
 
 
 def test_a_rejected_sighting_is_a_dead_letter_and_the_stream_goes_on(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 import structlog
 
@@ -15,9 +16,10 @@ from matcher.client import MatcherClient
 from matcher.log import LogReader
 from matcher.store import LedgerStore
 from reid.clock import SystemClock
+from reid.codec import encode
 from reid.ranges import KeyRanges
 from reid.v1 import ingest_pb2
-from reid.v1.sighting_pb2 import KeyRange
+from reid.v1.sighting_pb2 import KeyRange, SightingRecord
 from tests.integration.matcher_rig import Box, Serving, record
 from tests.support.waiting import eventually
 
@@ -387,6 +389,49 @@ def test_a_box_over_its_rate_is_slowed_and_another_is_not(tmp_path: Path) -> Non
 
     assert windows == [32]
     assert took < 5.0
+
+
+def test_a_message_over_the_limit_ends_its_own_stream_and_no_other(tmp_path: Path) -> None:
+    with (
+        Serving(tmp_path) as serving,
+        Box(serving.address, edge_id="other") as other,
+        Box(serving.address) as box,
+    ):
+        most = box.welcome().limits.message_bytes
+        other.welcome()
+        huge = record(box.writer_id, 1)
+        huge.sighting.camera = "x" * (most + (128 << 10))
+        box.batch(huge)
+        code, details = box.status(), box.call.details()
+        for seq in range(1, 4):
+            other.batch(record(other.writer_id, seq, edge_id="other"))
+            other.acked(1)
+        # The box may come again at once, with a message as large as is allowed.
+        wide = [ingest_pb2.Space(space_id="wide", dimension=4096)]
+        with Box(serving.address, writer_id=box.writer_id, spaces=wide) as again:
+            again.welcome()
+            large = [_large(again.writer_id, seq) for seq in range(1, 61)]
+            size = ingest_pb2.StreamRequest(batch=ingest_pb2.Batch(records=large)).ByteSize()
+            again.batch(*large)
+            again.acked(len(large))
+        stored = len(rows(tmp_path))
+
+    assert most == 1 << 20
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max" in details
+    assert 0.9 * most < size <= most
+    assert stored == 63
+
+
+def _large(writer: str, seq: int) -> SightingRecord:
+    """A valid record of 17 kB: one vector of 4096 numbers in float32, and float16."""
+    one = record(writer, seq)
+    shot = one.sighting.shots.add(quality=0.8, detector_score=0.9)
+    shot.captured.CopyFrom(one.sighting.last_seen)
+    shot.box.x2, shot.box.y2 = 0.2, 0.5
+    vector = np.full(4096, 1 / 64, np.float32)
+    shot.embeddings.append(encode(vector, space_id="wide", variant_id="v", encoding="float32"))
+    return one
 
 
 def test_an_implausible_time_is_stored_and_an_old_sighting_is_acked_and_not(
