@@ -9,19 +9,17 @@ Threads: any, one at a time; loading takes seconds, so never the inference threa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 from edge.backends import Choice, choices, choose, time_runs
 from edge.config import Config
 from edge.detect.detector import Detector, open_detector
 from edge.embed import Embedder, golden_row, open_embedder
 from edge.models_dir import DEFAULT, find_model, variants_of
+from edge.trial import TrialFailed, run_in_child
 from reid.card import Kind, ModelFile, verify_licence
 from reid.golden import golden_image
-from reid.model_errors import LicenceRefused, ModelError
+from reid.model_errors import LicenceRefused, ModelError, ModelMisbehaved
 
 CHILD_S = 120.0  # opening and timing one choice takes seconds; a hung runtime must not hold the box
 
@@ -128,13 +126,15 @@ class ModelLoader:
     def _timed(self, choice: Choice, kind: Kind, open_here: Callable[[Choice], object]) -> float:
         """Milliseconds of one run, measured in a process of its own.
 
-        A runtime that is tried and not taken would keep its memory (OpenVINO: some hundred MB).
+        A runtime that is tried and not taken would keep its memory (OpenVINO: some hundred MB). A
+        model that crashes it or never ends is refused, and not opened here.
         """
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
-            try:
-                found = child.submit(_time_in_child, self._config, choice, kind).result(CHILD_S)
-            except (BrokenProcessPool, TimeoutError) as error:
-                found = f"timing it failed ({type(error).__name__})"
+        try:
+            found = run_in_child(_time_in_child, self._config, choice, kind, timeout_s=CHILD_S)
+        except TrialFailed as error:
+            raise ModelMisbehaved(
+                choice.model.path, f"{choice.runtime} {error}", "take it out of the models folder"
+            ) from error
         if isinstance(found, float):
             return found
         open_here(choice)  # raises what is wrong with it, as this process sees it
