@@ -187,7 +187,7 @@ def stream(data: bytes) -> None:
 
 @functools.cache
 def _child() -> tuple[Child, list[tuple[int, bytes]]]:
-    return Child(Path("fuzz-models")), base_models(FOLDER)
+    return Child(Path("build/fuzz-models")), base_models(FOLDER)
 
 
 def session(data: bytes) -> None:
