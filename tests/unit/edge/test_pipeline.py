@@ -207,6 +207,23 @@ def test_a_second_embedder_gives_each_new_shot_a_vector_in_both_spaces(
     assert len([t for t in told if t.final]) == 2, "the swap loses no tracklet"
 
 
+def test_another_detector_between_two_frames_goes_on_with_the_tracklets(
+    networks: Networks,
+) -> None:
+    models = Swapped(networks, [networks])
+    pipeline, _ = make(networks, models=models)
+    other = Networks(networks.detector, networks.embedder)
+
+    before = [t for i in range(20) for t in pipeline.process(frame(i)).revisions]
+    models.networks = other
+    after = run(pipeline, [frame(i) for i in range(20, FRAMES)])
+
+    finals = [t for t in [*before, *after] if t.final]
+    assert (networks.detected, other.detected) == (20, FRAMES - 20)
+    assert len(finals) == 2
+    assert all(t.first_seen.unix_nanos == frame(0).captured.unix_nanos for t in finals)
+
+
 def test_crops_have_at_least_one_pixel_and_stay_inside() -> None:
     image = np.arange(10 * 12 * 3, dtype=np.uint8).reshape(10, 12, 3)
     boxes = np.array([[2.2, 3.1, 4.9, 6.0], [-5, -5, 0, 0], [11.9, 9.9, 40, 40]], np.float32)
