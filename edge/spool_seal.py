@@ -3,8 +3,8 @@
 Promise: a sealed row can be read only with its key, and a changed byte of it is noticed. What is
 sealed is the record (embeddings, boxes, times); counts, camera names and sizes stand in the clear.
 Key file: one key a line, 64 hexadecimal digits (`openssl rand -hex 32`); `#` begins a comment. The
-first key seals new rows, the others open older ones. To rotate: put a new key first, reload or
-restart; drop the old one when --spool-status no longer names it.
+first key seals new rows, the others open older ones. To rotate: put a new key first and restart;
+drop the old one when --spool-status no longer names it. Keys are read at the start alone.
 Fails: `SpoolKeyError` at start; `ValueError` for a row that does not open.
 
     sealed record = key_id(8) nonce(12) ciphertext tag(16)      key_id: SHA-256 of the key, first 8

@@ -17,6 +17,7 @@ import structlog
 
 from edge.config import SpoolConfig, TlsConfig, UplinkConfig
 from edge.spool import Spool
+from edge.spool_errors import SpoolKeyError
 from edge.spool_record import read_record
 from edge.spool_status import spool_report
 from edge.uplink import Uplink
@@ -46,10 +47,14 @@ class DeliveringBox:
     """A real spool and a real uplink, and made-up sightings."""
 
     def __init__(
-        self, folder: Path, *matchers: str, max_bytes: int = 1 << 30, **settings: Any
+        self,
+        folder: Path,
+        *matchers: str,
+        spool: dict[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
         self.spool = Spool(
-            config=SpoolConfig(ballast_bytes=0, group_s=0.005, max_bytes=max_bytes),
+            config=SpoolConfig(ballast_bytes=0, group_s=0.005, **(spool or {})),
             data_dir=folder,
             clock=SystemClock(),
         )
@@ -412,12 +417,13 @@ def test_what_was_dropped_here_was_told_there_key_by_key(tmp_path: Path) -> None
         dropped = box.spool.counters().skipped.get("cap", 0)
         return dropped == box.uplink.status().told_skipped.get("cap") == len(heard)
 
+    small = {"max_bytes": 3 << 20}
     with misbehaving(closed) as (address, service):
-        with delivering(tmp_path / "box", "127.0.0.1:1", max_bytes=3 << 20) as box:
+        with delivering(tmp_path / "box", "127.0.0.1:1", spool=small) as box:
             box.capture(3000)
             before = box.spool.counters().skipped["cap"]
             unknown = box.uplink.status().told_skipped
-        with delivering(tmp_path / "box", address, max_bytes=3 << 20) as box:
+        with delivering(tmp_path / "box", address, spool=small) as box:
             eventually(agrees, within_s=20, state=lambda: (box.uplink.status(), len(heard)))
             box.capture(500)
             eventually(agrees, within_s=20, state=lambda: (box.uplink.status(), len(heard)))
@@ -502,6 +508,45 @@ def test_records_travel_as_they_stand_in_the_spool(tmp_path: Path) -> None:
 
     heads = [read_record(record) for record in seen]
     assert sorted({head.seq for head in heads}) == list(range(1, 21))
+
+
+def test_a_sealed_backlog_is_delivered_after_a_new_key_came_first_and_the_old_one_can_go(
+    tmp_path: Path,
+) -> None:
+    folder, keys = tmp_path / "box", tmp_path / "keys"
+    old, new = "11" * 32, "22" * 32
+
+    def sealed_with() -> list[int]:
+        return sorted(spool_report(folder).sealed_with.values())
+
+    keys.write_text(old)
+    with delivering(folder, "127.0.0.1:1", spool={"key_file": keys}) as box:
+        box.capture(30)
+    before = sealed_with()
+    keys.write_text(f"{new}\n{old}\n")
+    with Serving(tmp_path / "matcher") as matcher:
+        with delivering(folder, matcher.address, spool={"key_file": keys}) as box:
+            box.capture(20)
+            box.delivered()
+        both = sealed_with()
+        keys.write_text(new)
+        # What is acked is kept for a refill, and cannot be read without its key either.
+        with pytest.raises(SpoolKeyError, match="30 rows are sealed"):
+            DeliveringBox(folder, matcher.address, spool={"key_file": keys})
+        keys.write_text(f"{new}\n{old}\n")
+        short = {"key_file": keys, "acked_keep_s": 0.001}
+        with delivering(folder, matcher.address, spool=short) as box:
+            eventually(lambda: len(box.spool.held().held) == 0, within_s=20)
+        keys.write_text(new)
+        with delivering(folder, matcher.address, spool={"key_file": keys}) as box:
+            box.capture(10)
+            box.delivered()
+
+    assert (before, both) == ([30], [20, 30])
+    assert sealed_with() == [10]
+    found = ledger(tmp_path / "matcher")
+    assert len(found.rows) == 60
+    assert max(found.contents.values()) == 1
 
 
 def test_mutual_tls_delivers_and_a_foreign_certificate_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any
 import grpc
 import pytest
 
+from edge.config import SpoolConfig
+from edge.spool import Spool
+from reid.clock import SystemClock
 from reid.v1 import ingest_pb2 as pb
 from tests.integration.test_delivery import ack_of, misbehaving
 from tests.support.processes import Box, Finished, run_box
 from tests.support.standins import write_film, write_models
 from tests.support.waiting import eventually
+from tests.unit.edge.spool_support import new_sighting
 
 
 class Receiver:
@@ -134,3 +139,33 @@ def test_a_folder_without_a_spool_ends_with_6_and_says_what_to_give(
         assert done.code == 6
         assert "give the box's --data-dir" in done.stderr
         assert done.stdout == ""
+
+
+def test_the_keys_that_rows_are_sealed_with_are_named_and_a_missing_one_ends_with_6(
+    tmp_path: Path, models: Path, film: Path
+) -> None:
+    keys, file, data = tmp_path / "keys", tmp_path / "box.toml", tmp_path / "box"
+    file.write_text(f'[spool]\nkey_file = "{keys}"\nballast_bytes = 0\n')
+    for text in ("11" * 32, "22" * 32 + "\n" + "11" * 32):
+        keys.write_text(text)
+        config = SpoolConfig(key_file=keys, ballast_bytes=0)
+        spool = Spool(config=config, data_dir=data, clock=SystemClock())
+        spool.open()
+        for number in range(1, 4):
+            assert spool.put(new_sighting(number), timeout_s=5)
+        assert spool.stop(10)
+    ids = [hashlib.sha256(bytes.fromhex(key * 32)).hexdigest()[:16] for key in ("11", "22")]
+
+    words = status(data, models)
+    keys.write_text("22" * 32)
+    arguments = ("--config", str(file), "--rtsp", str(film), "--matcher", "127.0.0.1:1")
+    refused = run_box(data, models, *arguments)
+    left = as_json(data, models)
+
+    for name in ids:
+        assert f"3 rows are sealed with key {name}" in words.stdout
+    assert refused.code == 6
+    assert f"3 rows are sealed with key {ids[0]}" in refused.stderr
+    assert "add the older key" in refused.stderr
+    assert left["waiting"] == 6
+    assert left["sealed_with"] == dict.fromkeys(ids, 3)
