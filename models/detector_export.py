@@ -5,7 +5,8 @@
 Promise: the file's numbers equal torch's (checked on the golden picture before the card is
 written), batch normalisation is folded, the card holds checksum and golden values of that very
 file. Files are replaced whole. An int8 file is written only where it passes the gate.
-Fails: ExportError where ONNX Runtime and torch disagree.
+Fails: ExportError where ONNX Runtime and torch disagree, or where a card would call weights open
+that a research recipe had a part in.
 
 Quantisation: static QDQ, S8S8, per channel, the decoding of boxes stays in float (ONNX Runtime,
 quantization.md); calibrated on training pictures.
@@ -27,7 +28,7 @@ import typer
 
 from edge.preprocess import Preprocessor
 from models.detector import Detector, ExportedDetector, count_cost
-from models.train_detector import load_detector
+from models.train_detector import load_detector, recipes_of
 from reid.card import (
     Card,
     Golden,
@@ -69,17 +70,19 @@ _LICENCES: dict[Licence, tuple[str, bool, tuple[str, ...]]] = {
 }
 
 
+_OPEN_RECIPES = frozenset({"detector_person_open"})  # what any other trains on is for research too
+
+
 class ExportError(RuntimeError):
-    """The exported file does not compute what torch computes.
+    """The file does not compute what torch computes, or its card would not be true.
 
     Attributes:
-        worst: largest difference of an output.
+        path: the file that was to be exported, or that differs.
     """
 
-    def __init__(self, path: Path, worst: float) -> None:
-        super().__init__(f"{path}: ONNX Runtime differs from torch by {worst:.3g}; do not use it")
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
         self.path = path
-        self.worst = worst
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def write_onnx(detector: Detector, path: Path, height: int, width: int) -> None:
         expected = exported(image).numpy()
     worst = float(np.abs(_run(path, image.numpy()) - expected).max())
     if not worst <= _TOLERANCE * max(height, width):
-        raise ExportError(path, worst)
+        raise ExportError(path, f"ONNX Runtime differs from torch by {worst:.3g}; do not use it")
 
 
 def write_detector_card(
@@ -204,6 +207,11 @@ def main(
     notes: Annotated[str, typer.Option(help="one line for the card")] = "",
 ) -> None:
     """Export both input sizes, 416 x 416 and 416 x 256 (16:9), with cards."""
+    closed = [name for name in recipes_of(checkpoint) if name not in _OPEN_RECIPES]
+    if licence == "open" and closed:
+        raise ExportError(
+            checkpoint, f"was trained by {', '.join(closed)}, whose data are for research only"
+        )
     detector = calibrated(
         load_detector(checkpoint), Calibration(score_share, box_share, logit_shift)
     )

@@ -120,6 +120,12 @@ def load_detector(path: Path) -> Detector:
     return detector.eval()
 
 
+def recipes_of(path: Path) -> tuple[str, ...]:
+    """Names of all recipes that had a part in a `detector.pt`, the first one first."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return tuple(content.get("recipes") or (content["recipe"],))
+
+
 def run(
     config: Path,
     *,
@@ -172,6 +178,8 @@ def run(
     torch.manual_seed(recipe.seed)
     detector = Detector() if start_from is None else load_detector(start_from)
     run = _Run(recipe, detector, held, out=out, device=torch.device(device), progress=progress)
+    if start_from is not None:
+        run.recipes = recipes_of(start_from)
     run.begin(resume=resume)
     sampler = Sampler(pictures, cutouts, seed=recipe.seed, progress=progress)
     samples = _Samples(sampler, teacher if recipe.teacher_weight > 0 else None)
@@ -193,6 +201,7 @@ class _Run:
         progress: bool,
     ) -> None:
         self.used = 0.0  # share of the schedule
+        self.recipes: tuple[str, ...] = ()  # that had a part in the weights, before this one
         self._samples = 0
         self._recipe = recipe
         self._device = device
@@ -219,6 +228,7 @@ class _Run:
         for optimiser, state in zip(self._optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(state)
         self.used, self._samples = saved["state"]["share"], saved["state"]["samples"]
+        self.recipes = tuple(saved.get("recipes", self.recipes))
 
     def go(
         self, samples: _Samples, clock: _Clock, *, workers: int, stop_after_s: float | None
@@ -300,9 +310,11 @@ class _Run:
         average = self._average.detector.state_dict()
         weights = {name: value.cpu() for name, value in average.items()}
         shape = self._detector.shape.as_dict()
+        name = self._recipe.name
+        recipes = list(dict.fromkeys([*self.recipes, name]))
         _save(
             self._out / "detector.pt",
-            {"shape": shape, "weights": weights, "recipe": self._recipe.name},
+            {"shape": shape, "weights": weights, "recipe": name, "recipes": recipes},
         )
         _save(
             self._out / "last.pt",
@@ -312,6 +324,7 @@ class _Run:
                 "steps": self._average.steps,
                 "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
                 "state": {"share": share, "samples": self._samples},
+                "recipes": recipes,
             },
         )
 

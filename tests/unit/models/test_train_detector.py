@@ -14,9 +14,12 @@ from typer.testing import CliRunner
 
 from models.cli import app
 from models.detector_data import write_coco, write_cutouts
+from models.detector_export import ExportError
+from models.detector_export import main as export
 from models.detector_recipe import Recipe, RecipeError, read_recipe
 from models.detector_teacher import TeacherError, YoloxTeacher, suppress
 from models.train_detector import load_detector, run
+from reid.card import read_card
 from tests.conftest import ROOT
 from tests.unit.models.detector_pictures import boxed_picture
 
@@ -166,6 +169,33 @@ def test_a_run_that_was_cut_ends_with_the_weights_of_one_that_was_not(
 
     one, other = (load_detector(x / "detector.pt").state_dict() for x in (whole, halves))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_weights_that_a_research_recipe_began_are_never_exported_as_open(
+    tmp_path: Path, pack: Path
+) -> None:
+    research, after, alone = (tmp_path / name for name in ("research", "after", "alone"))
+    begun = run(small_recipe(tmp_path), pack=pack, out=research, steps=1, progress=False)
+    recipe = small_recipe(tmp_path, name='"detector_person_open"')
+    run(
+        recipe,
+        pack=pack,
+        out=after,
+        steps=2,
+        stop_after_s=0.0,
+        start_from=begun,
+        progress=False,
+    )
+    run(recipe, pack=pack, out=after, steps=2, resume=True, progress=False)
+    run(recipe, pack=pack, out=alone, steps=1, progress=False)
+
+    for folder in (research, after):
+        with pytest.raises(ExportError, match="detector_person"):
+            export(folder / "detector.pt", out=tmp_path / "weights", licence="open")
+    assert not (tmp_path / "weights").exists()
+    export(alone / "detector.pt", out=tmp_path / "weights", licence="open")
+
+    assert read_card(tmp_path / "weights" / "detector_person_416.toml").commercial_use
 
 
 def test_a_teacher_is_learnt_from_and_its_loss_is_logged(tmp_path: Path, pack: Path) -> None:
