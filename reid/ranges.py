@@ -6,6 +6,7 @@ binary search. Not safe for several threads at once: each owner keeps its own.
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
@@ -71,8 +72,9 @@ class RangeSet:
         return iter(list(zip(self._firsts, self._lasts, strict=True)))
 
     def __len__(self) -> int:
-        """How many integers."""
-        return sum(b - a + 1 for a, b in zip(self._firsts, self._lasts, strict=True))
+        """How many integers; at most `sys.maxsize`, which is all that Python lets this say."""
+        count = sum(b - a + 1 for a, b in zip(self._firsts, self._lasts, strict=True))
+        return min(count, sys.maxsize)
 
     def __bool__(self) -> bool:
         return bool(self._firsts)
@@ -173,8 +175,8 @@ class KeyRanges:
         return rest
 
     def __len__(self) -> int:
-        """How many keys."""
-        return sum(len(ranges) for ranges in self._writers.values())
+        """How many keys; at most `sys.maxsize`."""
+        return min(sum(len(ranges) for ranges in self._writers.values()), sys.maxsize)
 
     def __bool__(self) -> bool:
         return bool(self._writers)

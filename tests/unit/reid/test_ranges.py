@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +59,16 @@ def test_an_empty_range_changes_nothing() -> None:
     ranges.remove(9, 8)
 
     assert list(ranges) == [(3, 5)]
+
+
+def test_more_keys_than_python_can_count_are_counted_as_the_most_it_can() -> None:
+    """Whoever sends ranges may name any keys; counting them must not raise."""
+    ranges = RangeSet([(0, (1 << 64) - 1)])
+    keys = KeyRanges()
+    for writer in ("a", "b"):
+        keys.add_range(writer, 1, (1 << 63) - 1)
+
+    assert len(ranges) == len(keys) == sys.maxsize
 
 
 def test_keys_of_different_writers_are_kept_apart() -> None:
