@@ -51,7 +51,7 @@ def _shake(plain: socket.socket, host: str, files: TlsFiles, address: str) -> st
             # With TLS 1.3 the server judges our certificate after our side is done: its verdict
             # is an alert where its first HTTP/2 frame would be.
             if not wrapped.recv(1):
-                return _refused(address, "it closed the connection after our certificate")
+                return _refused(address, files, "it closed the connection after our certificate")
     except ssl.SSLCertVerificationError as error:
         if error.verify_code in (_VERIFY_EXPIRED, _VERIFY_NOT_YET):
             return (
@@ -72,12 +72,12 @@ def _shake(plain: socket.socket, host: str, files: TlsFiles, address: str) -> st
         if "WRONG_VERSION" in reason or "HTTP_REQUEST" in reason:
             return f"{address}: the server there does not speak TLS; start it with certificates"
         if "EXPIRED" in reason:
-            return _refused(address, "our certificate has expired by its clock")
+            return _refused(address, files, "our certificate has expired by its clock")
         if "UNKNOWN_CA" in reason:
-            return _refused(address, "our certificate was not signed by a CA that it knows")
-        return _refused(address, reason.replace("_", " ").lower())
+            return _refused(address, files, "our certificate was not signed by a CA that it knows")
+        return _refused(address, files, reason.replace("_", " ").lower())
     except ConnectionResetError:
-        return _refused(address, "it reset the connection after our certificate")
+        return _refused(address, files, "it reset the connection after our certificate")
     return None
 
 
@@ -98,8 +98,12 @@ def _speaks_tls(plain: socket.socket, address: str) -> str | None:
     )
 
 
-def _refused(address: str, why: str) -> str:
+def _refused(address: str, files: TlsFiles, why: str) -> str:
+    """gRPC's servers close without an alert: what we showed must be said by ourselves."""
+    leaf = load(files).leaf
+    authority = leaf.issuer.rfc4514_string() or "an unnamed CA"
     return (
-        f"{address}: the server refused our certificate: {why}; its log says more. Take "
-        "certificate and CA from the matcher's own edge-match certs folder"
+        f"{address}: the server refused our certificate {files.cert} (signed by {authority}, ends "
+        f"{leaf.not_valid_after_utc:%Y-%m-%d}): {why}; its log says more. Take certificate and CA "
+        "from the matcher's own edge-match certs folder"
     )

@@ -44,13 +44,13 @@ class Folder:
         return {"ca": self.server.ca, "cert": self.server.cert, "key": self.server.key}
 
 
-def make(path: Path) -> Folder:
+def make(path: Path, *, box: str = "box") -> Folder:
     """A CA with one certificate of each kind."""
     certs.init(path, name=f"CA {path.name}")
     return Folder(
         path,
         certs.server(path, hosts=["localhost"]),
-        certs.box(path, edge_id="box", site="site"),
+        certs.box(path, edge_id=box, site="site" if box == "box" else "site-1"),
         certs.reader(path, name="reader"),
         certs.admin(path, name="boss"),
     )
@@ -227,7 +227,7 @@ def test_a_refused_certificate_is_explained_on_both_ends(tmp_path: Path, folder:
     both.write_bytes(foreign.query.ca.read_bytes() + folder.server.ca.read_bytes())
     stranger = TlsFiles(both, foreign.query.cert, foreign.query.key)
     expired = TlsFiles(folder.query.ca, tmp_path / "old.pem", tmp_path / "old-key.pem")
-    _expired_copy(folder, expired)
+    expired_copy(folder, expired)
     arguments = [f"--tls-{name}={path}" for name, path in folder.tls.items()]
     with process(tmp_path / "data", *arguments) as (_, address, said):
         with (
@@ -263,7 +263,7 @@ def test_a_refused_certificate_is_explained_on_both_ends(tmp_path: Path, folder:
             client.edges()
 
 
-def _expired_copy(folder: Folder, files: TlsFiles) -> None:
+def expired_copy(folder: Folder, files: TlsFiles) -> None:
     """A reader's certificate of our CA that ended yesterday."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
