@@ -89,6 +89,8 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._loop = asyncio.new_event_loop()
+        self._raised: list[object] = []  # in callbacks, which the loop would only log
+        self._loop.set_exception_handler(lambda _, context: self._raised.append(context))
         self._clock = ManualClock(1_790_000_000_000_000_000)
         self._streams = 0
         self._ledger: Ledger | None = None
@@ -106,6 +108,7 @@ class Site:
         self._loop.run_until_complete(asyncio.wait_for(self._serve(messages), _TIMEOUT_S))
         assert self._ledger is not None
         assert self._ledger.fault is None, self._ledger.fault
+        assert not self._raised, self._raised
 
     def close(self) -> None:
         """End ledger and loop."""
@@ -284,8 +287,10 @@ def _bend_record(source: Any, record: SightingRecord) -> None:
         case 4:
             seen.tracklet_id, seen.revision = _text(source), _uint(source, 32)
         case 5:
-            seen.first_seen.unix_nanos = source.ConsumeInt(8)
-            seen.last_seen.monotonic_nanos = source.ConsumeInt(8)
+            time = source.PickValueInList([seen.first_seen, seen.last_seen])
+            time.unix_nanos = source.ConsumeInt(8)
+            time.monotonic_nanos = source.ConsumeInt(8)
+            time.source = source.ConsumeIntInRange(0, 6)
         case 6:
             seen.last_seen.uncertainty_ms = source.ConsumeFloat()
             seen.first_seen.boot_id = _text(source)
