@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 
-from reid.tls import TlsError, TlsFiles, load
+from reid.tls import Bundle, TlsError, TlsFiles, load
 
 _VERIFY_EXPIRED, _VERIFY_NOT_YET = 10, 9
 _VERIFY_NAMES = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
@@ -21,17 +21,18 @@ def diagnose(address: str, files: TlsFiles | None, *, timeout_s: float = 5.0) ->
     gRPC tells a client only UNAVAILABLE. This opens a connection of its own, shakes hands with the
     same files, and says which certificate is refused and why. It blocks up to timeout_s.
     """
+    ours: Bundle | None = None
     if files is not None:
         try:
-            load(files)
+            ours = load(files)
         except TlsError as error:
             return str(error)
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s) as plain:
-            if files is None:
+            if files is None or ours is None:
                 return _speaks_tls(plain, address)
-            return _shake(plain, host.strip("[]"), files, address)
+            return _shake(plain, host.strip("[]"), files, ours, address)
     except socket.gaierror as error:
         return f"{address}: the name cannot be resolved ({error.strerror}); check name and DNS"
     except ConnectionRefusedError:
@@ -42,7 +43,9 @@ def diagnose(address: str, files: TlsFiles | None, *, timeout_s: float = 5.0) ->
         return f"{address}: {error.strerror or error}"
 
 
-def _shake(plain: socket.socket, host: str, files: TlsFiles, address: str) -> str | None:
+def _shake(
+    plain: socket.socket, host: str, files: TlsFiles, ours: Bundle, address: str
+) -> str | None:
     context = ssl.create_default_context(cafile=str(files.ca))
     context.load_cert_chain(files.cert, files.key)
     context.set_alpn_protocols(["h2"])
@@ -51,7 +54,9 @@ def _shake(plain: socket.socket, host: str, files: TlsFiles, address: str) -> st
             # With TLS 1.3 the server judges our certificate after our side is done: its verdict
             # is an alert where its first HTTP/2 frame would be.
             if not wrapped.recv(1):
-                return _refused(address, files, "it closed the connection after our certificate")
+                return _refused(
+                    address, files, ours, "it closed the connection after our certificate"
+                )
     except ssl.SSLCertVerificationError as error:
         if error.verify_code in (_VERIFY_EXPIRED, _VERIFY_NOT_YET):
             return (
@@ -72,12 +77,14 @@ def _shake(plain: socket.socket, host: str, files: TlsFiles, address: str) -> st
         if "WRONG_VERSION" in reason or "HTTP_REQUEST" in reason:
             return f"{address}: the server there does not speak TLS; start it with certificates"
         if "EXPIRED" in reason:
-            return _refused(address, files, "our certificate has expired by its clock")
+            return _refused(address, files, ours, "our certificate has expired by its clock")
         if "UNKNOWN_CA" in reason:
-            return _refused(address, files, "our certificate was not signed by a CA that it knows")
-        return _refused(address, files, reason.replace("_", " ").lower())
+            return _refused(
+                address, files, ours, "our certificate was not signed by a CA that it knows"
+            )
+        return _refused(address, files, ours, reason.replace("_", " ").lower())
     except ConnectionResetError:
-        return _refused(address, files, "it reset the connection after our certificate")
+        return _refused(address, files, ours, "it reset the connection after our certificate")
     return None
 
 
@@ -98,12 +105,11 @@ def _speaks_tls(plain: socket.socket, address: str) -> str | None:
     )
 
 
-def _refused(address: str, files: TlsFiles, why: str) -> str:
+def _refused(address: str, files: TlsFiles, ours: Bundle, why: str) -> str:
     """gRPC's servers close without an alert: what we showed must be said by ourselves."""
-    leaf = load(files).leaf
-    authority = leaf.issuer.rfc4514_string() or "an unnamed CA"
+    authority = ours.leaf.issuer.rfc4514_string() or "an unnamed CA"
     return (
         f"{address}: the server refused our certificate {files.cert} (signed by {authority}, ends "
-        f"{leaf.not_valid_after_utc:%Y-%m-%d}): {why}; its log says more. Take certificate and CA "
+        f"{ours.not_after:%Y-%m-%d}): {why}; its log says more. Take certificate and CA "
         "from the matcher's own edge-match certs folder"
     )
