@@ -34,6 +34,7 @@ from tests.faults.proxy import Behaviour, FaultProxy
 from tests.faults.sightings import Walkers
 from tests.integration.matcher_rig import Serving
 from tests.integration.test_matcher_security import Folder, expired_copy, make
+from tests.support.dns import NameServer
 from tests.support.processes import free_port
 from tests.support.waiting import eventually
 from tests.unit.edge.spool_support import new_sighting
@@ -257,14 +258,16 @@ class Misbehaving(ingest_pb2_grpc.IngestServiceServicer):
 def misbehaving(
     wrong: Callable[[pb.StreamRequest, Any], Iterator[pb.StreamResponse]],
     limits: pb.Limits | None = None,
+    listen: str = "127.0.0.1:0",
 ) -> Iterator[tuple[str, Misbehaving]]:
     service = Misbehaving(wrong, limits)
     server = grpc.server(futures.ThreadPoolExecutor(8))
     ingest_pb2_grpc.add_IngestServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port("127.0.0.1:0")
+    host = listen.rpartition(":")[0]
+    port = server.add_insecure_port(listen)
     server.start()
     try:
-        yield f"127.0.0.1:{port}", service
+        yield f"{host}:{port}", service
     finally:
         server.stop(None).wait(10)
 
@@ -379,6 +382,49 @@ def test_a_rejected_sighting_is_a_dead_letter_and_the_stream_goes_on(tmp_path: P
         assert box.spool.counters().dead_letters == 3
         assert box.spool.counters().acked == 9
         assert service.streams <= 2  # one, and one more to announce the space
+
+
+def test_a_healthy_stream_is_renewed_with_age_and_takes_the_names_new_address(
+    tmp_path: Path,
+) -> None:
+    """gRPC's own resolver asks a name server of ours; both addresses work all the time."""
+    taken: dict[str, list[int]] = {"old": [], "new": []}
+
+    def keep(where: str) -> Callable[[pb.StreamRequest, Any], Iterator[pb.StreamResponse]]:
+        def answer(request: pb.StreamRequest, context: Any) -> Iterator[pb.StreamResponse]:
+            if request.HasField("batch"):
+                taken[where] += [record.key.seq for record in request.batch.records]
+                yield ack_of(request.batch)
+
+        return answer
+
+    with (
+        misbehaving(keep("old"), listen="127.0.0.2:0") as (address, old),
+        misbehaving(keep("new"), listen=f"127.0.0.3:{address.rpartition(':')[2]}") as (_, new),
+        NameServer("127.0.0.2") as names,
+    ):
+        port = address.rpartition(":")[2]
+        name = f"dns://127.0.0.1:{names.port}/matcher.example:{port}"
+        plain = TlsConfig(insecure=True)
+        with delivering(tmp_path / "box", name, tls=plain, stream_age_s=0.3) as box:
+            box.capture(10)
+            box.delivered()
+            eventually(lambda: old.streams >= 4, within_s=20)
+            asked, unused = names.asked, new.streams
+            names.address = "127.0.0.3"
+            eventually(lambda: new.streams >= 2, within_s=20)
+            last = old.streams
+            box.capture(10)
+            box.delivered()
+            eventually(lambda: new.streams >= 4, within_s=20)
+            error = box.uplink.status().last_error
+
+        assert asked >= 3, "each channel asks afresh"
+        assert unused == 0
+        assert old.streams == last
+    assert set(taken["old"]) == set(range(1, 11))
+    assert set(taken["new"]) == set(range(1, 21)), "its Welcome listed nothing: all came again"
+    assert error == "", "no stream ended by a fault"
 
 
 def test_window_zero_pauses_and_a_later_window_goes_on(tmp_path: Path) -> None:
