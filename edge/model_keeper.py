@@ -40,6 +40,7 @@ from reid.model_errors import ModelError
 
 STATE = "models.json"
 KEPT_EVENTS = 20
+STOP_S = 2.0  # a look ends at once; opening a model may take far longer than a stop may
 
 log = structlog.get_logger("edge.models")
 
@@ -127,10 +128,13 @@ class ModelKeeper:
             self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; may come twice, from any thread."""
+        """End the thread; may come twice, from any thread.
+
+        A model that is just being opened is not waited for: the thread ends with the process.
+        """
         self._stopping.set()
         if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(STOP_S)
 
     def detector(self) -> Detector:
         """The detector of this frame."""

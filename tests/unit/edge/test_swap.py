@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge import models_dir
+from edge import model_keeper, models_dir
 from edge.config import Config, EmbedConfig, RuntimeConfig
 from edge.model_keeper import ModelEvent, ModelKeeper
 from edge.model_pointer import Pointer, read_pointer, write_pointer
@@ -425,6 +425,30 @@ def test_models_are_swapped_under_load_without_a_lost_or_mixed_frame(
     changes = sum(a[0] != b[0] for a, b in itertools.pairwise(frames))
     assert changes == 4
     assert running.refused == {}
+
+
+def test_stopping_does_not_wait_for_a_model_that_never_opens(
+    box: Box, running: ModelKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, ended = threading.Event(), threading.Event()
+
+    def hang(_: object) -> None:
+        opening.set()
+        ended.wait(timeout=60.0)
+        raise ModelNotFound("endless", "never opened", "nothing to do")
+
+    monkeypatch.setattr(model_keeper, "STOP_S", 0.05)
+    monkeypatch.setattr(running._loader, "detector", hang)
+    box.detector("endless", score=0.5)
+    box.use("detector", "endless")
+    assert opening.wait(timeout=20.0)
+
+    started = time.monotonic()
+    running.stop()
+    waited = time.monotonic() - started
+    ended.set()
+
+    assert waited < 10.0
 
 
 def test_stopping_twice_is_harmless(box: Box) -> None:
