@@ -1,15 +1,17 @@
 """A function in a process of its own, which may crash, hang or take memory without hurting ours.
 
 Promise: `run_in_child` returns what the function returned, or raises TrialFailed; the child has
-ended then, in either case.
+ended then, in either case. It also ends when its parent does, however that came.
 Threads: any; the caller waits.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -52,7 +54,16 @@ def run_in_child(function: Callable[..., T], *arguments: object, timeout_s: floa
 def _answer(
     sender: Connection, function: Callable[..., Any], arguments: tuple[object, ...]
 ) -> None:
+    threading.Thread(target=_end_with_parent, name="trial-parent", daemon=True).start()
     sender.send(function(*arguments))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed, or left without a word, must not leave a busy process behind."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _how_it_ended(code: int | None) -> str:
