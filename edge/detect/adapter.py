@@ -61,6 +61,11 @@ class Adapter(Protocol):
         """Whether the values of one run can be; asked only where the shapes fit."""
         ...
 
+    @staticmethod
+    def classes(outputs: Sequence[Array]) -> int | None:
+        """How many classes outputs of fitting shapes hold; None: the rows name theirs."""
+        ...
+
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
         """People at or above `low`, before suppression, in input pixels, in no order."""
         ...

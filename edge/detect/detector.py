@@ -152,11 +152,12 @@ def open_detector(
     own_spec = card.input if card else None
     probe = own_spec or InputSpec(height=height, width=width)
     family = detect.family or (card.family if card else None)
+    outputs = run(probe)
     if family is not None:
-        made = named_family(model.path, family, height, width, run(probe))
+        made = named_family(model.path, family, height, width, outputs)
         family_from = "flag" if detect.family else "card"
     else:
-        made = recognise(model.path, height, width, run(probe))
+        made = recognise(model.path, height, width, outputs)
         family_from = "recognised"
     spec = own_spec or made.default_input(height, width)
     if card is not None and card.golden is not None:
@@ -164,9 +165,17 @@ def open_detector(
         tolerance = admitted.tolerance if admitted else None
         verify_golden(model.path, card.golden, golden_values("detector", run(spec)), tolerance)
     person = card.person_class if card else None
-    layout = Layout(
-        height, width, person if person is not None else person_class(model.path, session.metadata)
-    )
+    if person is None:
+        person = person_class(model.path, session.metadata)
+    known = made.classes(outputs)
+    if known is not None and (person or 0) >= known:
+        raise CardMismatch(
+            model.path,
+            "person_class",
+            f"people are person_class {person or 0}, and it has {known} classes, counted from 0",
+            "mend person_class in its card",
+        )
+    layout = Layout(height, width, person)
     return Detector(
         model=model,
         session=session,

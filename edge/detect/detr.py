@@ -49,6 +49,10 @@ class DFine:
     def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
         return True  # no other family has this shape
 
+    @staticmethod
+    def classes(outputs: Sequence[Array]) -> int | None:
+        return None
+
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
         boxes = next(output for output in outputs if output.ndim == 3)[0]
         labels = next(o for o in outputs if o.ndim == 2 and o.dtype.kind in "iu")[0]
@@ -92,6 +96,11 @@ class RfDetr:
         boxes, logits = outputs
         # shares of the frame, and logits, most of them far below 0
         return bool(boxes.min() >= -0.5 and boxes.max() <= 2.0 and logits.min() < 0.0)
+
+    @staticmethod
+    def classes(outputs: Sequence[Array]) -> int | None:
+        columns: int = outputs[1].shape[2]
+        return columns
 
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
         boxes, logits = outputs[0][0], outputs[1][0]

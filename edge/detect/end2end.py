@@ -54,6 +54,10 @@ class Yolo26:
         boxes = outputs[0][0, :, :4]
         return not _inside_out(boxes) and not 0.0 < boxes.max() <= SHARE_LIMIT
 
+    @staticmethod
+    def classes(outputs: Sequence[Array]) -> int | None:
+        return None
+
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
         rows = outputs[0][0]
         rows = rows[(rows[:, 4] >= low) & (rows[:, 5] == self._person)]

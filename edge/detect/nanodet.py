@@ -62,6 +62,11 @@ class NanoDetPlus:
         scores = outputs[0][0, :, :-_SIDES]
         return bool(scores.min() >= 0.0 and scores.max() <= 1.0)
 
+    @staticmethod
+    def classes(outputs: Sequence[Array]) -> int | None:
+        columns: int = outputs[0].shape[2]
+        return columns - _SIDES
+
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
         rows = outputs[0][0]
         likely = np.flatnonzero(rows[:, self._person] >= low)

@@ -43,6 +43,10 @@ class OmzSsd:
     def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
         return True  # no other family has this shape
 
+    @staticmethod
+    def classes(outputs: Sequence[Array]) -> int | None:
+        return None
+
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
         rows = outputs[0][0, 0]
         ended = np.flatnonzero(rows[:, 0] < 0.0)
@@ -77,6 +81,10 @@ class OmzBoxes:
     @staticmethod
     def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
         return True  # no other family has this shape
+
+    @staticmethod
+    def classes(outputs: Sequence[Array]) -> int | None:
+        return None
 
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
         rows = next(output for output in outputs if output.ndim == 2)

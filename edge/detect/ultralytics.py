@@ -43,6 +43,11 @@ class UltralyticsDense:
     def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
         return True  # no other family has cells in its last axis
 
+    @staticmethod
+    def classes(outputs: Sequence[Array]) -> int | None:
+        rows: int = outputs[0].shape[1]
+        return rows - 4
+
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
         columns = outputs[0][0]
         likely = np.flatnonzero(columns[self._score] >= low)

@@ -45,6 +45,10 @@ class YoloxDecoded:
         # pixels: no size below 0, and centres all over the picture
         return bool(rows[:, 2:4].min() >= 0.0 and rows[:, :2].max() > 0.5 * max(height, width))
 
+    @staticmethod
+    def classes(outputs: Sequence[Array]) -> int | None:
+        return _columns(outputs) - 5
+
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
         rows = outputs[0][0]
         # a class is at most 1, so objectness alone already rules most cells out

@@ -315,6 +315,22 @@ def test_a_model_that_knows_no_people_is_refused(tmp_path: Path) -> None:
         opened(path)
 
 
+@pytest.mark.parametrize(
+    ("make", "classes"),
+    [(yolox, 1), (yolox_decoded, 1), (ultralytics, 2), (nanodet, 2), (rfdetr, 91)],
+)
+def test_a_class_that_the_model_does_not_have_is_refused(
+    make: Callable[[Path], Path], classes: int, tmp_path: Path
+) -> None:
+    path = make(tmp_path / "model.onnx")
+    last = detector_card(path, person_class=classes - 1, golden=None)
+    beyond = detector_card(path, person_class=classes, golden=None)
+
+    open_detector(ModelFile(path, last), ONE_THREAD, DetectConfig())
+    with pytest.raises(CardMismatch, match=f"person_class {classes}, and it has {classes} "):
+        open_detector(ModelFile(path, beyond), ONE_THREAD, DetectConfig())
+
+
 def test_an_embedder_is_no_detector(tmp_path: Path) -> None:
     path = mean_embedder(tmp_path / "model.onnx")
 
