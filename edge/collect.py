@@ -1,9 +1,11 @@
 """Keeps crops of people on this box, for adapting a model to the site. Off unless asked for.
 
 Promise: only what was embedded is kept, as JPEG, in a folder of the owner's alone (0700, files
-0600); nothing of it is ever sent. Collecting ends after max_hours of this run; files are deleted
-once they are older than keep_hours, and none is written while max_bytes are in the folder.
-Full or failing: a crop that cannot be written is counted, `problem` says why, and the box goes on.
+0600); nothing of it is ever sent. Collecting ends after max_hours of this run; crops are deleted
+once they are older than keep_hours, and none is written while max_bytes of .jpg are in the folder.
+Files that are not named as crops are never deleted.
+Full or failing: a crop that cannot be written is counted, `problem` says why, and the box goes on;
+so it does where one cannot be deleted, which is said until the next look.
 Threads: `put` from the inference thread, never waits; files are written by one thread of its own.
 
     FOLDER/PERSON_cCAMERA_INDEX.jpg    PERSON: the run's start in ms, then the tracklet's number, so
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +31,8 @@ QUEUE_CROPS = 64  # some seconds of the crop budget; beyond it crops are dropped
 SWEEP_S = 60.0
 _QUALITY = 92  # JPEG; what training sees after scaling differs little from the crop
 _HOUR_S = 3600.0
+# The folder may have been the owner's before: what deletes looks twice.
+_OURS = re.compile(r"\d{7,}_c\d+_\d{6,}\.jpg(\.part)?")
 
 
 class CollectError(Exception):
@@ -77,6 +82,7 @@ class Collector:
         self.written = 0
         self.dropped = 0
         self.problem = ""
+        self._undeleted = ""
 
     def start(self) -> None:
         """Make the folder and begin.
@@ -103,9 +109,11 @@ class Collector:
     def told(self) -> str | None:
         """What people are told for as long as crops are kept; None once that is over."""
         if self._over():
-            return self.problem or None
+            return self.problem or self._undeleted or None
         if self.problem:
             return f"{self.problem} ({self.dropped} crops lost)"
+        if self._undeleted:
+            return self._undeleted
         return f"crops of people are kept in {self._folder}, on this box (--collect)"
 
     def put(self, camera: str, tracklet: int, crop: Image) -> None:
@@ -129,17 +137,22 @@ class Collector:
     def sweep(self) -> None:
         """Delete what is too old, and count what is there."""
         oldest = self._wall_s() - self._config.keep_hours * _HOUR_S
-        held = 0
+        held, undeleted = 0, ""
         for path in self._folder.glob("*.jpg*"):
             try:
                 found = path.stat()
-                if found.st_mtime < oldest:
+                if found.st_mtime < oldest and _OURS.fullmatch(path.name):
                     path.unlink()
                 else:
                     held += found.st_size
             except FileNotFoundError:
                 continue  # the owner took it away
-        self._bytes = held
+            except OSError as error:
+                undeleted = (
+                    f"{path}: a crop older than {self._config.keep_hours:g} h cannot be deleted "
+                    f"({error.strerror}); delete it by hand"
+                )
+        self._bytes, self._undeleted = held, undeleted
 
     def _over(self) -> bool:
         return self._now_s() - self._began_s > self._config.max_hours * _HOUR_S

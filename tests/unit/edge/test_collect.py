@@ -81,7 +81,7 @@ def test_no_more_is_written_than_the_cap_allows_and_it_is_said(tmp_path: Path) -
 
 def test_old_crops_are_deleted_and_collecting_ends_after_its_hours(tmp_path: Path) -> None:
     clock = Clock()
-    old = tmp_path / "crops" / "000001_c1_x-000001.jpg"
+    old = tmp_path / "crops" / "1795288623332000001_c1_000002.jpg"
     old.parent.mkdir()
     old.write_bytes(b"x")
     os.utime(old, (1, 1))
@@ -93,6 +93,47 @@ def test_old_crops_are_deleted_and_collecting_ends_after_its_hours(tmp_path: Pat
 
     assert list(old.parent.iterdir()) == []
     assert kept.told() is None
+
+
+def test_pictures_that_are_not_its_own_are_never_deleted(tmp_path: Path) -> None:
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    mine, torn, theirs, market = (
+        folder / name
+        for name in (
+            "1795288623332000001_c1_000002.jpg", "1795288623332000001_c1_000003.jpg.part",
+            "holiday.jpg", "0002_c1s1_000776_01.jpg",
+        )
+    )  # fmt: skip
+    for path in (mine, torn, theirs, market):
+        path.write_bytes(b"x")
+        os.utime(path, (1, 1))
+
+    collector(folder).stop()
+
+    assert sorted(folder.iterdir()) == sorted([theirs, market])
+
+
+def test_a_crop_that_cannot_be_deleted_is_said_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    old = folder / "1795288623332000001_c1_000002.jpg"
+    old.write_bytes(b"x")
+    os.utime(old, (1, 1))
+    real = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".jpg":
+            raise PermissionError(1, "Operation not permitted")
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    kept = collector(folder)
+    kept.stop()
+
+    assert old.name in (kept.told() or "") and "Operation not permitted" in (kept.told() or "")
 
 
 def test_a_full_disk_is_counted_and_said_and_over_when_there_is_room(
