@@ -129,16 +129,23 @@ def from_records(
     """The evidence in records as `edge-match export` gives them.
 
     Raises:
-        EvidenceError: no usable vector, or several spaces or sites and none was chosen.
+        EvidenceError: one that is no sighting, no usable vector, or several spaces or sites and
+            none was chosen.
     """
     newest: dict[tuple[str, str], _Newest] = {}
-    for record in records:
-        key = (str(record["site"]), str(record["tracklet_id"]))
-        revision = int(record["revision"])
-        if key in newest and newest[key].revision >= revision:
-            continue
-        vectors, damaged = _vectors(record)
-        kept = {name: record[name] for name in _KEPT}
+    for position, record in enumerate(records, 1):
+        try:
+            key = (str(record["site"]), str(record["tracklet_id"]))
+            revision = int(record["revision"])
+            if key in newest and newest[key].revision >= revision:
+                continue
+            vectors, damaged = _vectors(record)
+            kept = {name: record[name] for name in _KEPT}
+        except (KeyError, TypeError, ValueError) as error:
+            raise EvidenceError(
+                f"{where}: sighting {position} is none ({type(error).__name__}: {error}); make the "
+                "file with edge-match export"
+            ) from error
         newest[key] = _Newest(revision, kept, vectors, damaged)
     sites = sorted({of for of, _ in newest})
     site = _only(site, sites, "site", "--site", where)
@@ -232,12 +239,15 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
         elif path.suffix.lower() == ".db":
             yield from _ledger(path)
         elif path.suffix.lower() in (".jsonl", ".ndjson"):
-            with path.open(encoding="utf-8") as lines:
+            with path.open("rb") as lines:
                 for number, line in enumerate(lines, 1):
                     try:
-                        yield json.loads(line)
-                    except json.JSONDecodeError as error:
-                        raise EvidenceError(f"{path}, line {number}: {error}") from error
+                        record = json.loads(line)
+                    except ValueError as error:  # not JSON, or not even text
+                        raise EvidenceError(
+                            f"{path}, line {number}: {error}; make the file with edge-match export"
+                        ) from error
+                    yield record
         else:
             raise EvidenceError(
                 f"{path}: neither .parquet, .jsonl nor a ledger.db; make one with edge-match export"

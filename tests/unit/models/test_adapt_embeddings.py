@@ -268,6 +268,25 @@ def test_files_that_are_no_export_are_refused_by_name(tmp_path: Path) -> None:
             read_evidence(path)
 
 
+@pytest.mark.parametrize(
+    "line", [b'{"a": 1}', b"3", b"\xff\xfe", b'{"site": "s", "tracklet_id": "t", "revision": "x"}']
+)
+def test_lines_that_are_no_sightings_are_refused_by_number(tmp_path: Path, line: bytes) -> None:
+    evidence, _ = drawn_site(people=1)
+    good = json.dumps(records(evidence)[0]).encode()
+    (tmp_path / "a.jsonl").write_bytes(good + b"\n" + line + b"\n")
+
+    with pytest.raises(EvidenceError, match=r"a\.jsonl(, line|: sighting) 2.*edge-match export"):
+        read_evidence(tmp_path / "a.jsonl")
+
+
+def test_a_parquet_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), tmp_path / "a.parquet")
+
+    with pytest.raises(EvidenceError, match=r"a\.parquet.*edge-match export"):
+        read_evidence(tmp_path / "a.parquet")
+
+
 def test_a_ledger_gives_the_same_evidence_as_its_export(tmp_path: Path) -> None:
     evidence, _ = drawn_site(people=4)
     rows: list[Any] = records(evidence)
