@@ -166,8 +166,11 @@ def test_a_folder_that_goes_away_and_comes_back_changes_nothing(
     keeper = box.keeper()
     shutil.copy(box.detector("spare", score=0.2, default=True), packaged)
     (box.models / "spare.toml").rename(packaged / "spare.toml")
+    others = models_dir.packaged_dir
     monkeypatch.setattr(
-        models_dir, "packaged_dir", lambda name="weights": packaged if name == "weights" else None
+        models_dir,
+        "packaged_dir",
+        lambda name="weights": packaged if name == "weights" else others(name),
     )
     settle(keeper)
     before = list(box.events)
