@@ -34,7 +34,7 @@ def pull(
 ) -> None:
     """Show the licence, fetch, check length and sha256, write the card."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TransferSpeedColumn
 
     from models.catalogue import CatalogueError, find_entry, read_catalogue
     from models.catalogue import pull as pull_entry
@@ -47,18 +47,24 @@ def pull(
         entries = read_catalogue(catalogue)
         for entry in [find_entry(name, entries) for name in names]:
             columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-            with Progress(*columns, console=console, transient=True) as bar:
-                task = bar.add_task(entry.card.name, total=entry.card.bytes, visible=False)
+            bar = Progress(*columns, console=console, transient=True)
+            task = bar.add_task(entry.card.name, total=entry.card.bytes)
+
+            def told(done: int, total: int, bar: Progress = bar, task: TaskID = task) -> None:
+                bar.start()  # not earlier: a bar that is drawn wipes the question about the licence
+                bar.update(task, completed=done)
+
+            try:
                 path = pull_entry(
                     entry,
                     folder,
                     accept=lambda card: yes or _accepted(card),
                     mirrors=mirror or (),
                     timeout_s=timeout_s,
-                    progress=lambda done, total, task=task, bar=bar: bar.update(  # type: ignore[misc]
-                        task, completed=done, visible=True
-                    ),
+                    progress=told,
                 )
+            finally:
+                bar.stop()
             print(f"{entry.card.name}: {path}; {entry.card.licence_line()}")
 
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import http.server
+import os
+import pty
+import select
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +30,7 @@ from models.download import DownloadError, fetch
 from reid import toml
 from reid.card import read_card
 from reid.model_errors import CardInvalid
+from tests.conftest import ROOT
 from tests.unit.edge.tiny_models import embedder_card, mean_embedder
 
 
@@ -406,3 +413,48 @@ def test_the_command_pulls_and_asks_for_the_licence(
     assert "MIT" in refused.stderr
     assert (tmp_path / "m" / "m.onnx").read_bytes() == content
     assert "public: " in accepted.stdout
+
+
+def test_the_question_stays_on_the_terminal_until_it_is_answered(
+    entry: Entry, content: bytes, tmp_path: Path
+) -> None:
+    catalogue = tmp_path / "catalogue.toml"
+    card = entry.card.model_dump(exclude_none=True, exclude_unset=True)
+    catalogue.write_text(toml.dumps({"model": [{"urls": [], "card": card}]}))
+    command = [
+        *(sys.executable, "-c", "from models.cli import main; main()", "pull", "public"),
+        *("--catalogue", str(catalogue), "--models-dir", str(tmp_path / "m")),
+        *("--mirror", str(tmp_path / "made")),
+    ]
+    ours, theirs = pty.openpty()
+    asked = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(theirs)
+    try:
+        before = _said(ours, until="[y/N]: ")
+        while_waiting = _said(ours, for_s=0.5)
+        os.write(ours, b"y\n")
+        assert asked.wait(timeout=30.0) == 0
+    finally:
+        asked.kill()
+        asked.wait()
+        os.close(ours)
+
+    assert "MIT" in before
+    assert while_waiting == ""
+    assert (tmp_path / "m" / "m.onnx").read_bytes() == content
+
+
+def _said(terminal: int, *, until: str | None = None, for_s: float = 30.0) -> str:
+    said, deadline = "", time.monotonic() + for_s
+    while (until is None or until not in said) and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.05)[0]:
+            said += os.read(terminal, 4096).decode()
+    assert until is None or until in said, said
+    return said
