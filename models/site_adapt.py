@@ -10,7 +10,7 @@ import datetime
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -34,6 +34,13 @@ class Published:
 def maps_of(folder: Path, site: str) -> SiteMaps:
     """The maps of a site below the folder of all; a site's name may hold any character."""
     return SiteMaps(folder / quote(site, safe=" "))
+
+
+def sites_with_maps(folder: Path) -> list[str]:
+    """The sites that have maps below the folder of all, rising; none where it does not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted(unquote(path.name) for path in folder.iterdir() if path.is_dir())
 
 
 def adapt_site(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command("adapt")(adapt)
 
 
+LEAST_SIDE = 16  # px; the network halves its input four times
 _STORED = "From stored sightings"
 _CROPS = "From crops"
 
@@ -75,21 +77,37 @@ def adapt(
     model with a card (clustering, with GDS).
     """
     console = Console(stderr=True)
-    if embeddings is not None and images is None:
-        _from_embeddings(console, embeddings, maps, site, space, steps, threads, seed)
-    elif rollback and site is not None:
-        _roll_back(console, maps, site)
-    elif images is not None and model is not None and out is not None and embeddings is None:
-        _from_images(
-            console, model, images, loss, out, epochs, (height, width), device, threads, seed
-        )
-    else:
-        console.print(
-            "give either --embeddings FILE, or MODEL --images FOLDER --out FOLDER, "
-            "or --rollback --site NAME",
-            style="red",
-        )
-        raise typer.Exit(2)
+    for option, value, least in (
+        ("--steps", steps, 0), ("--epochs", epochs, 0), ("--threads", threads, 1),
+        ("--height", height, LEAST_SIDE), ("--width", width, LEAST_SIDE),
+    ):  # fmt: skip
+        if value < least:
+            raise typer.BadParameter(f"{value} given, at least {least} needed", param_hint=option)
+    of_crops = [one is not None for one in (model, images, out)]
+    try:
+        if rollback and site is not None and embeddings is None and not any(of_crops):
+            _roll_back(console, maps, site)
+        elif embeddings is not None and not rollback and not any(of_crops):
+            _from_embeddings(console, embeddings, maps, site, space, steps, threads, seed)
+        elif model and images and out and embeddings is None and not rollback:
+            _from_images(
+                console, model, images, loss, out, epochs, (height, width), device, threads, seed
+            )
+        else:
+            console.print(
+                "give either --embeddings FILE, or MODEL --images FOLDER --out FOLDER, "
+                "or --rollback --site NAME",
+                style="red",
+            )
+            raise typer.Exit(2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _refuse(console, f"{where}{error.strerror or error}; check path and rights", error)
+
+
+def _refuse(console: Console, text: str, error: Exception, code: int = 2) -> NoReturn:
+    console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code) from error
 
 
 def _from_embeddings(
@@ -132,36 +150,48 @@ def _from_embeddings(
                 ),
             )
     except (EvidenceError, Refused) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from error
+        _refuse(console, str(error), error)
     except ModelError as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
-        raise typer.Exit(3) from error
+        _refuse(console, str(error), error, 3)
     before, after = published.verdict.before, published.verdict.after
+    card = published.card
+    times = "no times were known"
+    if card.transit_before is not None and card.transit_after is not None:
+        times = (
+            "nearest across cameras within the usual time "
+            f"{100 * card.transit_before:.1f} % before, {100 * card.transit_after:.1f} % after"
+        )
     console.print(
         f"held back: errors on certain pairs {100 * before.error:.1f} % before, "
         f"{100 * after.error:.1f} % after; overlap {before.overlap:.3f} before, "
-        f"{after.overlap:.3f} after",
+        f"{after.overlap:.3f} after; {times}",
         highlight=False,
     )
+    back = shlex.join(["--rollback", "--site", evidence.site, "--maps", str(maps)])
     console.print(
-        f"{published.card.space_id} is in use: {published.path} ({published.card.bytes} B); "
-        f"back with edge-models adapt --rollback --site {evidence.site}",
+        f"{card.space_id} is in use: {published.path} ({card.bytes} B); "
+        f"back with edge-models adapt {back}",
         highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
 
 
 def _roll_back(console: Console, maps: Path, site: str) -> None:
-    from models.site_adapt import maps_of
+    from models.site_adapt import maps_of, sites_with_maps
     from reid.model_errors import ModelError
 
+    known = sites_with_maps(maps)
+    if site not in known:
+        text = f"{maps}: no maps of site {site!r}; there are of: {', '.join(known) or 'none'}"
+        console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2)
     try:
         number = maps_of(maps, site).roll_back()
     except ModelError as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
-        raise typer.Exit(3) from error
+        _refuse(console, str(error), error, 3)
     now = f"map {number}" if number else "no map: vectors stay as they are"
-    console.print(f"{site}: in use is {now}", highlight=False)
+    console.print(f"{site}: in use is {now}", highlight=False, markup=False)
 
 
 def _from_images(
@@ -183,10 +213,16 @@ def _from_images(
     from models.checkpoints import CheckpointError
     from models.data.errors import DataError
     from models.export import ExportError
+    from reid.card import card_path, read_card
 
     if loss not in LOSSES:
         raise typer.BadParameter(f"{loss!r} is none of {', '.join(LOSSES)}", param_hint="--loss")
     torch.set_num_threads(threads)
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = next(iter(str(error).splitlines()), "")
+        _refuse(console, f"--device {device}: not to be had here ({first}); cpu always is", error)
     try:
         crops = open_crops(images, height=size[0], width=size[1], least=LEAST_IMAGES)
         recipe = PictureRecipe(loss=loss, epochs=epochs, seed=seed)
@@ -194,6 +230,12 @@ def _from_images(
         run.train()
         done = run.export()
     except (AdaptError, TooFewCrops, CheckpointError, DataError, ExportError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
-        raise typer.Exit(2) from error
+        _refuse(console, str(error), error)
+    told = read_card(card_path(done)).metrics[0].values
+    apart = [told[f"{w}_negative_mean"] - told[f"{w}_positive_mean"] for w in ("before", "after")]
+    console.print(
+        f"held-back pairs: means {apart[0]:.3f} apart before, {apart[1]:.3f} after; "
+        f"overlap {told['before_overlap']:.3f} before, {told['after_overlap']:.3f} after",
+        highlight=False,
+    )
     console.print(f"{done} with its card; judge it with edge-models evaluate", highlight=False)

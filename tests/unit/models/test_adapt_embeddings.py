@@ -347,12 +347,71 @@ def test_the_command_publishes_a_map_and_takes_it_back(tmp_path: Path) -> None:
     )
 
     assert done.exit_code == 0, done.output
+    told = " ".join(done.output.split())
+    assert "errors on certain pairs" in told and "within the usual time" in told
+    assert f"edge-models adapt --rollback --site drawn --maps {maps}" in done.output.replace(
+        "\n", " "
+    )
     current = maps_of(maps, "drawn").current()
     assert current is not None
     assert current[1].space_id == f"{SPACE}/drawn/1" and current[1].parent == SPACE
     assert current[1].held_back_before is not None
     back = run.invoke(app, ["adapt", "--rollback", "--site", "drawn", "--maps", str(maps)])
     assert back.exit_code == 0 and maps_of(maps, "drawn").current() is None
+
+
+def test_a_rollback_of_a_site_without_maps_is_refused_and_makes_no_folder(tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    maps_of(maps, "drawn").use(0)
+
+    result = CliRunner().invoke(app, ["adapt", "--rollback", "--site", "typo", "--maps", str(maps)])
+
+    assert result.exit_code == 2
+    assert "no maps of site 'typo'" in " ".join(result.output.split())
+    assert "drawn" in result.output
+    assert [path.name for path in maps.iterdir()] == ["drawn"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--rollback", "--site", "drawn", "--embeddings", "s.jsonl"],
+        ["--rollback"],
+        ["start.pth", "--embeddings", "s.jsonl"],
+        ["start.pth", "--images", "crops"],
+        ["--embeddings", "s.jsonl", "--images", "crops"],
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_done(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _write(tmp_path / "s.jsonl")
+
+    result = CliRunner().invoke(app, ["adapt", *arguments])
+
+    assert result.exit_code == 2 and "give either" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["s.jsonl"]
+
+
+def test_a_folder_of_maps_that_cannot_be_written_ends_in_a_message(tmp_path: Path) -> None:
+    file = _write(tmp_path / "sightings.jsonl")
+    (tmp_path / "maps").write_text("a file")
+
+    result = CliRunner().invoke(
+        app,
+        ["adapt", "--embeddings", str(file), "--maps", str(tmp_path / "maps"), "--steps", "1"],
+    )
+
+    assert result.exit_code == 2
+    assert "Not a directory" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("option", ["--steps", "--threads", "--epochs", "--height", "--width"])
+def test_numbers_that_mean_nothing_are_refused(option: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["adapt", "--embeddings", "no.jsonl", option, "-1"])
+
+    assert result.exit_code == 2 and option in result.output
 
 
 def test_the_command_says_what_it_needs() -> None:

@@ -158,6 +158,21 @@ def test_the_command_ends_with_a_message_where_there_are_too_few_crops(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("device", ["nonsense", "cuda:77"])
+def test_a_device_that_is_not_there_ends_in_a_message(
+    device: str, folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+
+    result = CliRunner().invoke(
+        app,
+        ["adapt", str(checkpoint), "--images", str(folder), "--out", str(out), "--device", device],
+    )
+
+    assert result.exit_code == 2 and f"--device {device}" in result.output
+    assert not out.exists()
+
+
 def test_the_help_of_the_command_is_one_page_of_options_of_one_line_each() -> None:
     result = CliRunner().invoke(app, ["adapt", "--help"], env={"COLUMNS": "80"})
 
