@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from matcher.associate.calibrate import Calibration
 from matcher.associate.identity_rows import (
+    OF_IDENTITY,
     TRACKLET_COLUMNS,
     SiteMapReader,
     load_calibration,
@@ -222,7 +223,7 @@ class Views:
     ) -> list[Identity]:
         """Identities with a tracklet that passes a filter, last seen first."""
         inner, values = _conditions(wanted, scope)
-        inner.append("tracklets.identity_id = identities.identity_id")
+        inner += ["tracklets.identity_id = identities.identity_id", "tracklets.identity_id <> ''"]
         outer = [f"EXISTS (SELECT 1 FROM tracklets {_where(inner)})"]
         if after is not None:
             outer.append("(last_ns, identity_id) < (?, ?)")
@@ -236,7 +237,7 @@ class Views:
 
     def _identity(self, row: Sequence[object]) -> Identity:
         members = self._identities().execute(
-            f"SELECT {TRACKLET_COLUMNS} FROM tracklets WHERE identity_id = ? "
+            f"SELECT {TRACKLET_COLUMNS} FROM tracklets WHERE {OF_IDENTITY} "
             "ORDER BY first_ns, number",
             (row[0],),
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from matcher.associate.calibrate import Calibration, Running
 from matcher.associate.identity_rows import (
+    OF_IDENTITY,
     TABLES,
     TRACKLET_COLUMNS,
     VERSION,
@@ -111,7 +112,7 @@ class IdentityStore:
                 found.append(Identity(row[0], row[1], {}, row[2], row[3], row[4]))
         for identity in found:
             for (tracklet_id,) in self._db.execute(
-                "SELECT tracklet_id FROM tracklets WHERE identity_id = ? ORDER BY number",
+                f"SELECT tracklet_id FROM tracklets WHERE {OF_IDENTITY} ORDER BY number",
                 (identity.identity_id,),
             ):
                 identity.members[tracklet_id] = None
@@ -122,7 +123,7 @@ class IdentityStore:
         select = f"SELECT {TRACKLET_COLUMNS} FROM tracklets WHERE "
         for identity in identities:
             for row in self._db.execute(
-                f"{select} identity_id = ?", (identity.identity_id,)
+                f"{select} {OF_IDENTITY}", (identity.identity_id,)
             ).fetchall():
                 yield self._with_vectors(tracklet_from(row))
         for row in self._db.execute(
@@ -181,7 +182,10 @@ class IdentityStore:
                 )
                 db.execute("DELETE FROM tracklets WHERE tracklet_id = ?", (tracklet_id,))
                 # What was told about it goes too; that an identity was forgotten stays.
-                db.execute("DELETE FROM events WHERE tracklet_id = ?", (tracklet_id,))
+                db.execute(
+                    "DELETE FROM events WHERE tracklet_id = ? AND tracklet_id <> ''",
+                    (tracklet_id,),
+                )
             highest = 0
             for tracklet in changes.tracklets.values():
                 self._save_tracklet(tracklet)
@@ -323,7 +327,8 @@ class IdentityStore:
         db.execute("DELETE FROM events WHERE decided_ns < ? AND site = ?", (before_ns, site))
         db.execute(
             "DELETE FROM identities WHERE site = ? AND committed_ns < ? AND NOT EXISTS "
-            "(SELECT 1 FROM tracklets WHERE tracklets.identity_id = identities.identity_id)",
+            "(SELECT 1 FROM tracklets WHERE tracklets.identity_id = identities.identity_id "
+            "AND tracklets.identity_id <> '')",
             (site, before_ns),
         )
         db.execute("COMMIT")

@@ -57,6 +57,8 @@ TABLES = (
         camera_b TEXT NOT NULL, positive TEXT NOT NULL, negative TEXT NOT NULL,
         PRIMARY KEY(site, space_id, camera_a, camera_b)) WITHOUT ROWID""",
 )
+# The index tracklets_identity holds rows that have one; SQLite takes it only where that is said.
+OF_IDENTITY = "identity_id = ? AND identity_id <> ''"
 TRACKLET_COLUMNS = (
     "number, tracklet_id, site, edge_id, camera, revision, state, first_seen, last_seen, first_ns, "
     "last_ns, uncertainty_ns, plausible, seen_with, inside, identity_id, probability, similarity, "
