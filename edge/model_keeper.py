@@ -19,6 +19,7 @@ Threads: `detector()`, `embedders()` from the inference thread; one thread of it
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import threading
@@ -26,7 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import structlog
 
@@ -36,7 +37,7 @@ from edge.embed import Embedder
 from edge.model_loader import ModelLoader, Wanted
 from edge.models_dir import model_at
 from reid.card import Kind, ModelFile
-from reid.model_errors import ModelError
+from reid.model_errors import LicenceRefused, ModelError
 
 STATE = "models.json"
 KEPT_EVENTS = 20
@@ -45,6 +46,7 @@ STOP_S = 2.0  # a look ends at once; opening a model may take far longer than a 
 log = structlog.get_logger("edge.models")
 
 What = Literal["taken", "refused", "bridge", "bridge_ended"]
+_Model = TypeVar("_Model", Detector, Embedder)
 Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -107,19 +109,38 @@ class ModelKeeper:
     def open(self) -> None:
         """Open what the configuration means now, and the old embedder of a bridge that still runs.
 
+        A `default` that cannot be opened is refused as while running, and what was chosen before
+        it, or the folder's own default, stands in: a box that was switched off must come back.
+
         Raises:
-            ModelError: exit code 3.
+            ModelError: nothing can be opened, or what was asked for by name cannot; exit code 3.
         """
         self._seen = self._stamp() or ()
-        wanted = self._loader.find("detector")
-        self._detector = self._loader.detector(wanted)
-        self._running["detector"] = wanted
-        wanted = self._loader.find("embedder")
-        main = self._loader.embedder(wanted)
-        self._running["embedder"] = wanted
+        self._detector = self._open_first("detector", self._loader.detector)
+        main = self._open_first("embedder", self._loader.embedder)
         self._embedders = (main,)
         self._resume_bridge(main)
         self._keep_state()
+
+    def _open_first(self, kind: Kind, open_one: Callable[[Wanted], _Model]) -> _Model:
+        """The model that is meant, or what stands in for a default that cannot be opened."""
+        try:
+            wanted = self._loader.find(kind)
+            model = open_one(wanted)
+        except LicenceRefused:
+            raise
+        except ModelError as error:
+            for wanted in self._loader.stand_ins(kind):
+                with contextlib.suppress(ModelError):
+                    model = open_one(wanted)
+                    break
+            else:
+                raise
+            self.refused[error.code] += 1
+            text = f"{error}; {model.name} stands in: {wanted.file.why}"
+            self._tell("refused", kind, error.where, text, error.code)
+        self._running[kind] = wanted
+        return model
 
     def start(self) -> None:
         """Begin to look at the models folder; without one there is nothing to do."""

@@ -8,14 +8,14 @@ Threads: any, one at a time; loading takes seconds, so never the inference threa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from edge.backends import Choice, choices, choose, time_runs
 from edge.config import Config
 from edge.detect.detector import Detector, open_detector
 from edge.embed import Embedder, golden_row, open_embedder
-from edge.models_dir import DEFAULT, find_model, variants_of
+from edge.models_dir import DEFAULT, find_model, stand_ins, variants_of
 from edge.trial import TrialFailed, run_in_child
 from reid.card import Kind, ModelFile, verify_licence
 from reid.golden import golden_image
@@ -52,13 +52,19 @@ class ModelLoader:
             ModelError: none, a broken card, or its licence is refused.
         """
         config = self._config
-        asked = config.detect.model if kind == "detector" else config.embed.model
-        file = find_model(asked, kind, config.models_dir)
+        file = find_model(self._asked(kind), kind, config.models_dir)
         verify_licence(file, require_commercial=config.require_commercial)
-        variants: tuple[ModelFile, ...] = ()
-        if asked == DEFAULT and config.runtime.backend == "auto":
-            variants = tuple(v for v in variants_of(file, config.models_dir) if self._allowed(v))
-        return Wanted(file, variants, tuple(_stamp(f) for f in (file, *variants)))
+        return self._wanted(file, kind)
+
+    def stand_ins(self, kind: Kind) -> Iterator[Wanted]:
+        """What may stand in for a `default` that cannot be opened, best first.
+
+        Nothing stands in for a model that was asked for by name or file.
+        """
+        if self._asked(kind) == DEFAULT:
+            for file in stand_ins(kind, self._config.models_dir):
+                if self._allowed(file):
+                    yield self._wanted(file, kind)
 
     def detector(self, wanted: Wanted) -> Detector:
         """Open and verify a detector, with the fastest runtime here.
@@ -84,6 +90,16 @@ class ModelLoader:
         """
         verify_licence(file, require_commercial=self._config.require_commercial)
         return self._open_embedder(self._choose(file, (), self._time_embedder))
+
+    def _asked(self, kind: Kind) -> str:
+        return self._config.detect.model if kind == "detector" else self._config.embed.model
+
+    def _wanted(self, file: ModelFile, kind: Kind) -> Wanted:
+        variants: tuple[ModelFile, ...] = ()
+        if self._asked(kind) == DEFAULT and self._config.runtime.backend == "auto":
+            known = variants_of(file, self._config.models_dir)
+            variants = tuple(variant for variant in known if self._allowed(variant))
+        return Wanted(file, variants, tuple(_stamp(f) for f in (file, *variants)))
 
     def _choose(
         self, file: ModelFile, variants: Sequence[ModelFile], measure: Callable[[Choice], float]

@@ -17,9 +17,10 @@ Threads: any; nothing is kept but the sha256 of known files by size and time.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -101,17 +102,39 @@ def find_default(kind: Kind, models_dir: Path | None) -> ModelFile:
         if chosen is not None:
             model = find_model(chosen, kind, models_dir)
             return model.because(f"edge-models use chose {chosen} in {models_dir / POINTER}")
-    folders = _folders(models_dir)
+    for model in _marked(kind, models_dir):
+        return model
+    raise _not_found(DEFAULT, kind, _folders(models_dir))
+
+
+def stand_ins(kind: Kind, models_dir: Path | None) -> Iterator[ModelFile]:
+    """What may stand in for a default that cannot be opened, best first.
+
+    Earlier choices of `edge-models use`, the newest first, then what `default` means without a
+    choice. What is missing or has a broken card is left out.
+    """
+    chosen: tuple[str, ...] = ()
+    if models_dir is not None:
+        with contextlib.suppress(CardInvalid):  # a broken current.toml names nothing
+            chosen = read_pointer(models_dir).history.get(kind, ())
+    for name in chosen[1:]:
+        if name != DEFAULT:
+            with contextlib.suppress(ModelError):
+                yield find_model(name, kind, models_dir).because(f"{name} was chosen before")
+    yield from _marked(kind, models_dir)
+
+
+def _marked(kind: Kind, models_dir: Path | None) -> Iterator[ModelFile]:
+    """Models that are a default by their card or by their name, folder by folder."""
     public = DEFAULT_PUBLIC[kind]
-    for folder in folders:
+    for folder in _folders(models_dir):
         models = [m for m in list_models(folder).models if m.card and m.card.kind == kind]
         for model in models:
             if model.card is not None and model.card.default:
-                return model.because(f"its card says default = true in {folder}")
+                yield model.because(f"its card says default = true in {folder}")
         for model in models:
             if model.card is not None and model.card.name == public:
-                return model.because(f"the known public {public} lies in {folder}")
-    raise _not_found(DEFAULT, kind, folders)
+                yield model.because(f"the known public {public} lies in {folder}")
 
 
 def model_at(path: Path) -> ModelFile:

@@ -16,7 +16,7 @@ from edge import model_keeper, models_dir
 from edge.config import Config, EmbedConfig, RuntimeConfig
 from edge.model_keeper import ModelEvent, ModelKeeper
 from edge.model_pointer import Pointer, read_pointer, write_pointer
-from reid.model_errors import LicenceRefused, ModelNotFound
+from reid.model_errors import LicenceRefused, ModelError, ModelNotFound
 from tests.unit.edge.tiny_models import (
     constant_detector,
     detector_card,
@@ -369,6 +369,47 @@ def test_what_may_not_be_used_commercially_is_refused_where_that_was_demanded(bo
     assert keeper.refused == {"licence": 1}
     with pytest.raises(LicenceRefused):
         box.keeper(require_commercial=True)
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone"])
+def test_a_start_with_a_broken_choice_takes_the_choice_before_it_and_says_so(
+    box: Box, harm: str
+) -> None:
+    chosen = box.embedder("f", space_id="space-b", seed=2)
+    box.use("embedder", "f")
+    if harm == "cut":
+        chosen.write_bytes(chosen.read_bytes()[:100])
+    else:
+        chosen.unlink()
+
+    keeper = box.keeper()
+
+    assert [e.space_id for e in keeper.embedders()] == ["space-a"]
+    assert keeper.why("embedder") == "e was chosen before"
+    assert [(event.kind, "e stands in" in event.text) for event in box.told("refused")] == [
+        ("embedder", True)
+    ]
+    assert sum(keeper.refused.values()) == 1
+
+
+def test_a_broken_choice_that_is_mended_is_taken_again(box: Box) -> None:
+    chosen = box.embedder("f", space_id="space-b", seed=2)
+    box.use("embedder", "f")
+    whole = chosen.read_bytes()
+    chosen.write_bytes(whole[:100])
+    keeper = box.keeper()
+
+    chosen.write_bytes(whole)
+    settle(keeper)
+
+    assert keeper.embedders()[0].space_id == "space-b"
+
+
+def test_nothing_stands_in_for_a_model_asked_for_by_name(box: Box) -> None:
+    (box.models / "e.onnx").write_bytes(b"cut")
+
+    with pytest.raises(ModelError):
+        box.keeper(embed=EmbedConfig(model="e"))
 
 
 def test_a_start_without_a_model_is_refused(box: Box) -> None:
