@@ -160,6 +160,7 @@ def main(
         "sha256": sha256_of(content),
         "bytes": len(content),
         "parent": card.name,
+        "variant_id": "int8",
         "default": False,
         "golden": golden,
         "metrics": (),

@@ -21,8 +21,12 @@ def rollback(
         Path | None, typer.Option(help="Models folder; else EDGE_MODELS_DIR.")
     ] = None,
 ) -> None:
-    """Go back to the model chosen before; may be repeated."""
+    """Go back to the model chosen before; may be repeated.
+
+    Where that model has gone, nothing changes (exit code 3); choose one with `edge-models use`.
+    """
     from edge.model_pointer import read_pointer, write_pointer
+    from edge.models_dir import find_model
     from models.choosing import kind_named
     from models.places import USAGE, needed_folder, refusals, say
 
@@ -34,5 +38,8 @@ def rollback(
         if chosen is None or undone is None:
             say(f"nothing to roll back in {folder}: no choice was made there")
             raise typer.Exit(USAGE)
+        earlier = undone.chosen(chosen)
+        if earlier is not None:
+            find_model(earlier, chosen, folder)  # refused where it has gone: nothing changes
         write_pointer(folder, undone)
-    print(f"{chosen}: {undone.chosen(chosen) or 'default'} from now on")
+    print(f"{chosen}: {earlier or 'default'} from now on")

@@ -103,6 +103,23 @@ def test_another_recipe_does_not_go_on_in_the_same_folder(
         Adaptation(checkpoint, crops, tmp_path, recipe=replace(QUICK, loss="baseline"))
 
 
+def test_other_crops_or_another_checkpoint_do_not_go_on_in_the_same_folder(
+    crops: Crops, checkpoint: Path, tmp_path: Path
+) -> None:
+    Adaptation(checkpoint, crops, tmp_path / "run", recipe=QUICK).train(stop_after_epochs=1)
+    fewer = Crops(crops.name, crops.images[:-1])
+    wider = Crops(crops.name, np.repeat(crops.images, 2, axis=2))
+    network = checkpoints.load(checkpoint)
+    with torch.no_grad():
+        next(network.parameters()).mul_(1.01)
+    other = tmp_path / "other.pth"
+    checkpoints.save(other, network)
+
+    for start, given in ((checkpoint, fewer), (checkpoint, wider), (other, crops)):
+        with pytest.raises(AdaptError, match="other crops or another checkpoint"):
+            Adaptation(start, given, tmp_path / "run", recipe=QUICK)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains(loss: str, crops: Crops, checkpoint: Path, tmp_path: Path) -> None:
     run = Adaptation(checkpoint, crops, tmp_path, recipe=replace(QUICK, loss=loss, steps=2))

@@ -236,6 +236,19 @@ def test_a_model_is_chosen_and_the_choice_undone(folder: Path) -> None:
     assert find_model("default", "embedder", folder).name == "a"
 
 
+def test_a_rollback_to_a_model_that_has_gone_is_refused_and_changes_nothing(folder: Path) -> None:
+    at = ("--models-dir", str(folder))
+    for name in ("a", "b"):
+        ran("use", name, *at)
+    (folder / "a.onnx").unlink()
+
+    undone = ran("rollback", *at)
+
+    assert undone.exit_code == 3
+    assert "no embedder of that name" in undone.stderr
+    assert find_model("default", "embedder", folder).name == "b"
+
+
 @pytest.mark.parametrize("given", ["{folder}/d.onnx", "d.onnx", "d"])
 def test_a_file_of_the_folder_is_chosen_by_its_name(given: str, folder: Path) -> None:
     asked = given.format(folder=folder)
