@@ -17,6 +17,7 @@ GDS: arXiv:2006.00752 (models.gds). Threads: one, the caller's.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field
@@ -102,7 +103,8 @@ class Adaptation:
         out: folder of the run; one that was stopped there goes on.
         start: what `embed` makes of checkpoint and crops, where the caller has it already.
     Raises:
-        AdaptError, CheckpointError.
+        AdaptError: too little to judge by, clusters that collapse, or a folder of another run.
+        CheckpointError.
     """
 
     def __init__(
@@ -145,6 +147,10 @@ class Adaptation:
         if self._gds is not None:
             self._gds.to(self._device)
         self.epoch = 0
+        self._of = {
+            "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+            "crops": hashlib.sha256(np.ascontiguousarray(crops.images)).hexdigest(),
+        }
         out.mkdir(parents=True, exist_ok=True)
         if self._last.exists():
             self._resume()
@@ -306,6 +312,7 @@ class Adaptation:
             gds=None if self._gds is None else self._gds.state_dict(),
             epoch=self.epoch,
             recipe=asdict(self._recipe),
+            of=self._of,
             trained_on=list(self._learned_from),
             input=dict(zip(("height", "width"), self._crops.size, strict=True)),
         )
@@ -315,6 +322,11 @@ class Adaptation:
         if saved.get("recipe") != asdict(self._recipe):
             raise AdaptError(
                 f"{self._last} is of a run with other settings; take another --out folder"
+            )
+        if saved.get("of", self._of) != self._of:  # runs begun before this was kept go on
+            raise AdaptError(
+                f"{self._last} is of a run on other crops or another checkpoint; take another "
+                "--out folder"
             )
         checkpoints.load_strictly(self.network, saved["model"], self._last)
         self._optimiser.load_state_dict(saved["optimiser"])
