@@ -39,7 +39,7 @@ def open_one(kind: int, path: Path, content: bytes) -> None:
         ModelError: it is refused.
     """
     if kind in (EMBEDDER, OSNET):
-        dimension, height, width = (512, 256, 128) if kind == OSNET else (8, 32, 16)
+        dimension, height, width = (512, 128, 64) if kind == OSNET else (8, 32, 16)
         card = Card(
             kind="embedder", name="fuzz", file=path.name, sha256=sha256_of(content),
             bytes=max(1, len(content)), licence="Apache-2.0", commercial_use=True, made_by="fuzz",

@@ -122,7 +122,7 @@ def _change_graph(source: Any, model: onnx.ModelProto) -> None:
     if not graph.node:
         return
     node = graph.node[source.ConsumeIntInRange(0, len(graph.node) - 1)]
-    match source.ConsumeIntInRange(0, 14):
+    match source.ConsumeIntInRange(0, 17):
         case 0:
             node.op_type = source.PickValueInList(OPERATORS)
         case 1:
@@ -140,20 +140,23 @@ def _change_graph(source: Any, model: onnx.ModelProto) -> None:
             graph.node.remove(node)
         case 7 if node.attribute:
             attribute = node.attribute[source.ConsumeIntInRange(0, len(node.attribute) - 1)]
-            attribute.i = source.ConsumeInt(8)
-            attribute.f = source.ConsumeFloat()
-            attribute.ints.extend(source.ConsumeIntList(3, 8))
-            attribute.type = source.ConsumeIntInRange(0, 14)
+            if attribute.ints:
+                at = source.ConsumeIntInRange(0, len(attribute.ints) - 1)
+                attribute.ints[at] = _number(source)
+            else:
+                attribute.i, attribute.f = _number(source), source.ConsumeFloat()
+            if source.ConsumeProbability() < 0.2:
+                attribute.type = source.ConsumeIntInRange(0, 14)
         case 8:
             attribute = node.attribute.add(name=source.PickValueInList(["axis", "pads", "body"]))
             attribute.type = source.PickValueInList([1, 2, 5, 7])
-            attribute.ints.extend(source.ConsumeIntList(4, 8))
+            attribute.ints.extend(_number(source) for _ in range(4))
             if attribute.type == 5:
                 attribute.g.ParseFromString(graph.SerializeToString())
         case 9:
-            model.ir_version = source.ConsumeInt(8)
+            model.ir_version = source.ConsumeIntInRange(0, 14)
         case 10:
-            model.opset_import[0].version = source.ConsumeInt(8)
+            model.opset_import[0].version = source.ConsumeIntInRange(0, 30)
             model.opset_import.add(domain=source.PickValueInList(["", "com.microsoft", "x"]))
         case 11:
             node.domain = source.PickValueInList(["com.microsoft", "ai.onnx.ml", "x"])
@@ -165,8 +168,30 @@ def _change_graph(source: Any, model: onnx.ModelProto) -> None:
             function.node.add().CopyFrom(node)
             function.input.extend(node.input)
             function.output.extend(node.output)
-        case _:
+        case 14:
             graph.initializer.add(name=_text(source), data_type=source.ConsumeIntInRange(0, 25))
+        case _ if graph.initializer:
+            tensor = graph.initializer[source.ConsumeIntInRange(0, len(graph.initializer) - 1)]
+            _change_numbers(source, tensor)
+
+
+def _change_numbers(source: Any, tensor: onnx.TensorProto) -> None:
+    """Other numbers of the same size: weights that are huge, none, or indices out of range."""
+    if not tensor.raw_data:
+        return
+    content = bytearray(tensor.raw_data)
+    for _ in range(source.ConsumeIntInRange(1, 8)):
+        at = source.ConsumeIntInRange(0, max(0, len(content) // 4 - 1)) * 4
+        number = source.PickValueInList([b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\xff" * 4, b"\0" * 4])
+        content[at : at + 4] = number[: len(content) - at]
+    tensor.raw_data = bytes(content)
+
+
+def _number(source: Any) -> int:
+    """A size, an axis, a step: small, none or far too large."""
+    if source.ConsumeProbability() < 0.1:
+        return int(source.ConsumeInt(8))
+    return int(source.PickValueInList([-2, -1, 0, 1, 2, 3, 4, 7, 8, 16, 64, 1 << 20, 1 << 31]))
 
 
 def _change_tensor(source: Any, tensor: onnx.TensorProto) -> None:
@@ -174,9 +199,9 @@ def _change_tensor(source: Any, tensor: onnx.TensorProto) -> None:
         case 0:
             tensor.data_type = source.ConsumeIntInRange(0, 25)
         case 1:
-            tensor.dims.append(source.ConsumeInt(8))
+            tensor.dims.append(_number(source))
         case 2 if tensor.dims:
-            tensor.dims[0] = source.ConsumeInt(8)
+            tensor.dims[0] = _number(source)
         case 3:
             tensor.raw_data = source.ConsumeBytes(64)
         case 4:
@@ -192,7 +217,7 @@ def _change_shape(source: Any, value: onnx.ValueInfoProto) -> None:
         case 0:
             tensor.elem_type = source.ConsumeIntInRange(0, 25)
         case 1:
-            tensor.shape.dim.add().dim_value = source.ConsumeInt(8)
+            tensor.shape.dim.add().dim_value = _number(source)
         case 2 if tensor.shape.dim:
             tensor.shape.dim[-1].dim_value = source.ConsumeIntInRange(-1, 1 << 20)
         case _:
