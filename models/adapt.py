@@ -149,7 +149,7 @@ class Adaptation:
         self.epoch = 0
         self._of = {
             "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
-            "crops": hashlib.sha256(np.ascontiguousarray(crops.images)).hexdigest(),
+            "crops": hashlib.sha256(np.ascontiguousarray(crops.images).data).hexdigest(),
         }
         out.mkdir(parents=True, exist_ok=True)
         if self._last.exists():
