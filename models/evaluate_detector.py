@@ -14,7 +14,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -120,12 +120,26 @@ def evaluate(
     limit: int | None = None,
     progress: bool = True,
 ) -> dict[str, object]:
-    """Judge an ONNX detector on a COCO-style folder or tar: what `judge` gives, and what ran."""
+    """Judge an ONNX detector on a COCO-style folder or tar: what `judge` gives, and what ran.
+
+    Returns:
+        also `other_size`, how many pictures have not the width and height that the list says:
+        their boxes are mostly of another scale, and mean nothing then.
+    """
     detector = open_judged(model, threads)
     pictures = _chosen(data, part, limit)
+    other_size = 0
+
+    def scenes() -> Iterator[Scene]:  # decoded one by one: a large set fits no memory
+        nonlocal other_size
+        for picture in pictures:
+            scene = _scene(picture)
+            other_size += scene[0].shape[:2] != (picture.height, picture.width)
+            yield scene
+
     result = judge(
         detector,
-        map(_scene, pictures),  # decoded one by one: a large set fits no memory
+        scenes(),
         label=detector.name,
         total=len(pictures),
         progress=progress,
@@ -137,6 +151,7 @@ def evaluate(
         "part": part,
         "threads": threads,
         **result,
+        "other_size": other_size,
     }
 
 
@@ -148,6 +163,12 @@ def print_evaluation(model: Path, data: Path, *, threads: int, as_json: bool) ->
     except (ModelError, DatasetError) as error:
         errors.print(str(error), style="red", markup=False, highlight=False)
         raise typer.Exit(3 if isinstance(error, ModelError) else 2) from error
+    if result["other_size"]:
+        errors.print(
+            f"{data}: {result['other_size']} of {result['images']} pictures have another size than "
+            "the list says; where their boxes are of that size, the figures mean nothing",
+            style="yellow", markup=False, highlight=False,
+        )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(result))
         return

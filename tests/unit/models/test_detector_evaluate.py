@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -75,6 +76,23 @@ def test_finding_somebody_elsewhere_gives_none(tmp_path: Path, data: Path) -> No
     found = evaluate(model, data, progress=False)
 
     assert (found["recall"], found["ap50"]) == (0.0, 0.0)
+
+
+def test_pictures_of_another_size_than_their_list_says_are_counted_and_said(
+    tmp_path: Path,
+) -> None:
+    right = boxed_picture((40, 20, 80, 100), size=(128, 128))
+    path = tmp_path / "scaled.tar"
+    write_coco(path, [right, dataclasses.replace(right, width=256, height=256)])
+    model = knowing_detector(tmp_path / "d.onnx", (30.0, 30.0, 20.0, 40.0, 0.9))
+
+    found = evaluate(model, path, progress=False)
+    result = CliRunner().invoke(
+        app, ["evaluate", str(model), "--data", str(path), "--protocol", "coco-person"]
+    )
+
+    assert found["other_size"] == 1
+    assert "1 of 2 pictures have another size" in " ".join(result.stderr.split())
 
 
 def test_the_command_prints_one_json_object(tmp_path: Path, data: Path) -> None:
