@@ -155,11 +155,11 @@ def evaluate(
     }
 
 
-def print_evaluation(model: Path, data: Path, *, threads: int, as_json: bool) -> None:
+def print_evaluation(model: Path, data: Path, *, part: Part, threads: int, as_json: bool) -> None:
     """What `edge-models evaluate --protocol coco-person` does; exits 3 for a model, 2 for data."""
     errors = Console(stderr=True)
     try:
-        result = evaluate(model, data, threads=threads)
+        result = evaluate(model, data, part=part, threads=threads)
     except (ModelError, DatasetError) as error:
         errors.print(str(error), style="red", markup=False, highlight=False)
         raise typer.Exit(3 if isinstance(error, ModelError) else 2) from error

@@ -35,13 +35,18 @@ def evaluate(
     trained_on_this: Annotated[
         bool, typer.Option(help="Judge even on people the model was trained on.")
     ] = False,
+    held_out: Annotated[
+        bool,
+        typer.Option(help="Detectors: only what no training of ours has seen of our sources."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Judge with the very code of the box: people found again in %, or a detector's recall."""
     if protocol == "coco-person":
-        from models.evaluate_detector import print_evaluation
+        from models.evaluate_detector import Part, print_evaluation
 
-        print_evaluation(model, data, threads=threads or 1, as_json=as_json)
+        part: Part = "held-out" if held_out else "all"
+        print_evaluation(model, data, part=part, threads=threads or 1, as_json=as_json)
         return
 
     from models.checkpoints import CheckpointError

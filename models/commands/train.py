@@ -24,7 +24,7 @@ def train(
     stop_after_s: Annotated[
         float | None, typer.Option(help="Save and stop after this time; go on with the same call.")
     ] = None,
-    evaluate_every: Annotated[int, typer.Option(help="Epochs between measurements.")] = 5,
+    evaluate_every: Annotated[int, typer.Option(help="OSNet: epochs between measurements.")] = 5,
     teacher: Annotated[
         Path | None, typer.Option(help="Detectors: a raw YOLOX ONNX to learn from as well.")
     ] = None,

@@ -120,6 +120,20 @@ def test_the_command_says_which_file_cannot_be_used(
     assert "gone" in done.output
 
 
+def test_the_command_judges_only_what_was_held_out_when_asked_to(
+    tmp_path: Path, data: Path
+) -> None:
+    model = knowing_detector(tmp_path / "d.onnx", (30.0, 30.0, 20.0, 40.0, 0.9))
+    at = ["evaluate", str(model), "--data", str(data), "--protocol", "coco-person", "--json"]
+
+    whole, held_out = (
+        json.loads(CliRunner().invoke(app, [*at, *more]).stdout) for more in ([], ["--held-out"])
+    )
+
+    assert (whole["images"], whole["part"]) == (2, "all")
+    assert (held_out["images"], held_out["part"]) == (1, "held-out")
+
+
 def test_an_unknown_protocol_names_the_one_for_detectors(tmp_path: Path, data: Path) -> None:
     command = ["evaluate", str(tmp_path / "d.onnx"), "--data", str(data), "--protocol", "coco"]
 
