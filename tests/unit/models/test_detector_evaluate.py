@@ -120,9 +120,9 @@ def test_the_command_says_which_file_cannot_be_used(
     assert "gone" in done.output
 
 
-def test_the_command_judges_only_what_was_held_out_when_asked_to(
-    tmp_path: Path, data: Path
-) -> None:
+def test_the_command_judges_only_what_was_held_out_when_asked_to(tmp_path: Path) -> None:
+    data = tmp_path / "five.tar"
+    write_coco(data, [boxed_picture((40, 20, 80, 100), size=(128, 128))] * 5)
     model = knowing_detector(tmp_path / "d.onnx", (30.0, 30.0, 20.0, 40.0, 0.9))
     at = ["evaluate", str(model), "--data", str(data), "--protocol", "coco-person", "--json"]
 
@@ -130,7 +130,7 @@ def test_the_command_judges_only_what_was_held_out_when_asked_to(
         json.loads(CliRunner().invoke(app, [*at, *more]).stdout) for more in ([], ["--held-out"])
     )
 
-    assert (whole["images"], whole["part"]) == (2, "all")
+    assert (whole["images"], whole["part"]) == (5, "all")
     assert (held_out["images"], held_out["part"]) == (1, "held-out")
 
 
