@@ -178,7 +178,7 @@ def main() -> int:
         _show(name, rows[name])
     rows[WHOLE] = []
     verdicts: list[Verdict] = []
-    first: tuple[Fitted, NDArray[np.bool_]] | None = None
+    wholes: list[tuple[Fitted, NDArray[np.bool_]]] = []  # by seed: the map, what it never saw
     took = []
     for seed in seeds:
         held = hold_back(evidence, seed=seed)
@@ -191,14 +191,12 @@ def main() -> int:
               f"clusters {purity(fitted, site.person[~held]):.3f}, fitted in {took[-1]:.0f} s, "
               f"map of {len(encode(fitted.site_map))} B", flush=True)  # fmt: skip
         _show_verdict("  held back", verdicts[-1])
-        first = first or (fitted, held)
+        wholes.append((fitted, held))
     _show(WHOLE, rows[WHOLE])
-    assert first is not None
     if not given.only_whole:
-        fitted, held = first
         rows[_TRAP] = []
-        for seed in seeds if given.all else [1]:
-            trapped = trap(_rest(evidence, seed), seed)
+        for seed, (fitted, held) in zip(seeds, wholes if given.all else wholes[:1], strict=False):
+            trapped = trap(evidence.part(~held), seed)
             rows[_TRAP].append(site.scores(trapped))
             _show_verdict("  held back", judge(trapped, evidence, held, fitted.transit))
         _show(_TRAP, rows[_TRAP])
@@ -211,7 +209,7 @@ def main() -> int:
     if given.pictures is not None:
         from benchmarks.adapt_curves import draw
 
-        draw(site, first[0].site_map, first[1], given.pictures)
+        draw(site, wholes[0][0].site_map, wholes[0][1], given.pictures)
     print(json.dumps(_summary(rows, verdicts, took)))
     return 0
 
