@@ -52,6 +52,44 @@ def test_the_loss_is_the_formula_read_in_float64_over_three_batches() -> None:
         assert float(loss(positive, negative)) == pytest.approx(expected, abs=1e-12)
 
 
+def test_the_histogram_loss_is_its_formula_read_in_float64() -> None:
+    positive, negative = distances(0.8, 0.2, 40, 1).numpy(), distances(1.1, 0.2, 90, 2).numpy()
+    nodes = np.linspace(0.0, 2.0, 11)
+    step = 0.2
+
+    def histogram(values: np.ndarray) -> list[float]:
+        return [
+            sum(max(0.0, 1.0 - abs(value - node) / step) for value in values) / len(values)
+            for node in nodes
+        ]
+
+    of_positive, of_negative = histogram(positive), histogram(negative)
+    expected = sum(of_positive[r] * of_negative[q] for r in range(len(nodes)) for q in range(r + 1))
+
+    loss = HistogramLoss(bins=11).double()
+
+    assert sum(of_positive) == pytest.approx(1.0)
+    assert float(loss(torch.tensor(positive), torch.tensor(negative))) == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(("positive_mean", "negative_mean"), [(0.8, 1.1), (1.1, 0.8)])
+def test_the_f_statistic_and_the_global_loss_are_their_formulas_read_in_float64(
+    positive_mean: float, negative_mean: float
+) -> None:
+    positive, negative = distances(positive_mean, 0.2, 40, 1), distances(negative_mean, 0.1, 90, 2)
+    mp, mn = float(np.mean(positive.numpy())), float(np.mean(negative.numpy()))
+    spread = float(np.var(positive.numpy())) + float(np.var(negative.numpy()))
+    ratio = math.copysign((mn - mp) ** 2, mn - mp) / spread
+
+    f_statistic = float(FStatisticLoss()(positive, negative))
+    of_global = float(GlobalLoss(margin=0.5, weight=0.7)(positive, negative))
+
+    assert f_statistic == pytest.approx(softplus(-ratio), abs=1e-12)
+    assert of_global == pytest.approx(spread + 0.7 * max(0.0, mp - mn + 0.5), abs=1e-12)
+
+
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
 def test_gradients_agree_with_finite_differences(loss: nn.Module) -> None:
     loss.eval()  # no change of state between the evaluations
