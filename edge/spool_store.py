@@ -369,11 +369,17 @@ class SpoolStore(SpoolDatabase):
         """Take away neighbours that touch the range; returns the joined range."""
         first, last = entry.first, entry.last
         same = "" if reason is None else f" AND reason = {int(reason)}"
+        near: list[tuple[int, int]] = []
+        # Ranges of one reason are disjoint: the first that ends too early ends the search.
         for a, b in self.db.execute(
             f"SELECT first, last FROM {table}"
-            f" WHERE writer_id = ? AND first <= ? AND last >= ?{same}",
-            (entry.writer_id, last + 1, first - 1),
-        ).fetchall():
+            f" WHERE writer_id = ? AND first <= ?{same} ORDER BY first DESC",
+            (entry.writer_id, last + 1),
+        ):
+            if b < first - 1:
+                break
+            near.append((a, b))
+        for a, b in near:
             self.db.execute(
                 f"DELETE FROM {table} WHERE writer_id = ? AND first = ?", (entry.writer_id, a)
             )

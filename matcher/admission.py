@@ -29,7 +29,7 @@ from matcher.ingest_metrics import IngestMetrics
 from matcher.ledger import Ledger
 from matcher.records import KnownKeys
 from matcher.store import LedgerStore
-from matcher.streams import StreamBook
+from matcher.streams import RateLimit, StreamBook
 from reid import SOFTWARE, WIRE_VERSION
 from reid.clock import Clock
 from reid.limits import BATCH_SIGHTINGS, MESSAGE_BYTES, STRING_BYTES
@@ -38,6 +38,11 @@ from reid.ranges import KeyRanges
 from reid.v1 import ingest_pb2
 from reid.v1.ingest_pb2 import GoodbyeReason, StreamRequest, StreamResponse
 
+# Each Hello asks the one writer of the ledger. A box renews its stream once an hour, or after 0.5 s
+# and more when it breaks: two a second, 120 at once, are far beyond that.
+HELLOS_PER_S = 2.0
+RANGES_A_HELLO = 4096  # a box whose keys lie in many ranges costs more to look up (9 us each)
+HELLO_WAIT_S = 5.0
 End = Callable[[BoxStream, GoodbyeReason, str, float], None]
 _log = structlog.get_logger("ingest")
 
@@ -74,6 +79,7 @@ class Admission:
         self._metrics = metrics
         self._end = end
         self._storage_failed = storage_failed
+        self._hellos: dict[tuple[str, str], RateLimit] = {}
         self.streams: StreamBook[BoxStream] = StreamBook()
         self.closing: tuple[str, float] | None = None
 
@@ -116,6 +122,12 @@ class Admission:
         ledger_id = self._ledger.ledger_id
         if self.closing is not None:
             refusal = (ingest_pb2.GOODBYE_REASON_SHUTDOWN, *self.closing)
+        elif not self._hello_allowed(stream.box):
+            refusal = (
+                ingest_pb2.GOODBYE_REASON_OVERLOAD,
+                f"more than {HELLOS_PER_S:g} Hellos a second of this box over a minute",
+                HELLO_WAIT_S,
+            )
         elif hello.last_ledger_id not in ("", ledger_id) and not hello.accept_ledger:
             refusal = (
                 ingest_pb2.GOODBYE_REASON_OTHER_LEDGER,
@@ -157,6 +169,10 @@ class Admission:
         await context.write(StreamResponse(goodbye=goodbye))
         return False
 
+    def _hello_allowed(self, box: tuple[str, str]) -> bool:
+        limit = self._hellos.setdefault(box, RateLimit(HELLOS_PER_S))
+        return limit.take_if_there(now_ns=self._clock.monotonic_nanos())
+
     async def known(self, stream: BoxStream, hello: ingest_pb2.Hello) -> KnownKeys | None:
         """What the ledger knows of the box's keys; None where it cannot say (Goodbye is set)."""
         held, issued = KeyRanges(hello.held), KeyRanges(hello.issued)
@@ -181,6 +197,9 @@ class Admission:
         except MatcherError as error:
             self._storage_failed(stream, error)
             return None
+        self._hellos[stream.box].take(
+            known.ranges / RANGES_A_HELLO, now_ns=self._clock.monotonic_nanos()
+        )
         if known.crowded:
             self.crowded(stream, known.crowded)
             return None

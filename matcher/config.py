@@ -68,7 +68,7 @@ class LimitsConfig(Section):
         "often within the retention, and costs memory.",
     )
     ranges: Annotated[int, Field(ge=4096)] = Field(
-        1 << 20,
+        1 << 18,
         description="Most ranges of keys of a box, received and skipped; raising it lets a box "
         "whose cap drops every other sighting go on for longer, and costs memory.",
     )

@@ -234,12 +234,12 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
                 case "heartbeat":
                     reply = self._heartbeats.answer(stream, message.heartbeat)
                     stream.send(StreamResponse(heartbeat_reply=reply))
+                    # It may become an entry of the log.
+                    await self._hold(stream, 1)
                 case "skipped":
                     self._skipped(stream, message.skipped)
                     # As many bytes here as so many sightings.
-                    cost = len(message.skipped.ranges) / RANGES_A_SIGHTING
-                    wait_s = stream.rate.take(cost, now_ns=stream.heard_ns)
-                    await asyncio.sleep(min(wait_s, 5.0))
+                    await self._hold(stream, len(message.skipped.ranges) / RANGES_A_SIGHTING)
                 case "hello":
                     await context.abort(
                         grpc.StatusCode.INVALID_ARGUMENT, "a second Hello on one stream"
@@ -248,6 +248,12 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
                     self.metrics.unknown.inc()
         # Goodbye waits for the commits; what comes meanwhile is not taken.
         await asyncio.Event().wait()
+
+    async def _hold(self, stream: BoxStream, cost: float) -> None:
+        """Count against the box's rate; beyond it the next message is read later."""
+        wait_s = stream.rate.take(cost, now_ns=stream.heard_ns)
+        if wait_s > 0:
+            await asyncio.sleep(min(wait_s, 5.0))
 
     # --- batches ----------------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ class KnownKeys:
         ended: older writers of the box that were ended now.
         hole: keys that were issued, are not known here, and are not held by the box.
         crowded: why the box's new writer was not taken; empty: it was.
+        ranges: in how many ranges the box's keys lie: what it cost to look.
     """
 
     committed: KeyRanges
@@ -71,3 +72,4 @@ class KnownKeys:
     ended: list[str]
     hole: KeyRanges
     crowded: str = ""
+    ranges: int = 0

@@ -261,6 +261,7 @@ class LedgerStore:
             self._writers.of(site, edge_id, writer_id)
         if names_all:
             self._writers.forget_unnamed(site, edge_id, remembered)
+        known.ranges = self._writers.ranges(site, edge_id)
         return known
 
     def forgotten_keys(

@@ -121,12 +121,26 @@ class RateLimit:
         """
         if self._rate <= 0:
             return 0.0
+        self._refill(now_ns)
+        self._room -= count
+        return -self._room / self._rate if self._room < 0 else 0.0
+
+    def take_if_there(self, *, now_ns: int) -> bool:
+        """Take one where there is room; where there is none nothing is counted.
+
+        Args:
+            now_ns: monotonic.
+        """
+        self._refill(now_ns)
+        there = self._rate <= 0 or self._room >= 1.0
+        self._room -= there
+        return there
+
+    def _refill(self, now_ns: int) -> None:
         if self._at_ns is not None:
             passed = max(0, now_ns - self._at_ns) / 1e9
             self._room = min(self._rate * 60.0, self._room + passed * self._rate)
         self._at_ns = now_ns
-        self._room -= count
-        return -self._room / self._rate if self._room < 0 else 0.0
 
     @property
     def relaxed(self) -> bool:

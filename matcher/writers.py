@@ -71,6 +71,10 @@ class WriterBook:
                     one = by_number[number]
                     self._ranges[one.site, one.edge_id] += ranges
 
+    def ranges(self, site: str, edge_id: str) -> int:
+        """In how many ranges the keys of a box lie."""
+        return self._ranges[site, edge_id]
+
     def crowded(self, site: str, edge_id: str, room: Room | None) -> str:
         """Why a box may be given no more, in words; empty where it may."""
         if room is None:
@@ -134,11 +138,16 @@ class WriterBook:
     def skip(self, writer: KnownWriter, reason: int, first: int, last: int) -> None:
         """first..last will never come, for this reason; a repeat changes nothing."""
         at = (writer.number, reason)
-        near = self._db.execute(
+        near: list[tuple[int, int]] = []
+        # Ranges of one reason are disjoint: the first that ends too early ends the search.
+        for old in self._db.execute(
             "SELECT first, last FROM skipped WHERE writer = ? AND reason = ? AND first <= ? "
-            "AND last >= ?",
-            (*at, min(last + 1, _LARGEST), first - 1),
-        ).fetchall()
+            "ORDER BY first DESC",
+            (*at, min(last + 1, _LARGEST)),
+        ):
+            if old[1] < first - 1:
+                break
+            near.append(old)
         if near == [(first, last)]:
             return
         for old_first, old_last in near:
@@ -154,7 +163,7 @@ class WriterBook:
         """What will never come: for this reason, or for any that a box told."""
         if reason is None:
             rows = self._db.execute(
-                "SELECT first, last FROM skipped WHERE writer = ? AND reason <> ?",
+                "SELECT first, last FROM skipped WHERE writer = ? AND reason <> ? ORDER BY first",
                 (number, FORGOTTEN),
             )
         else:

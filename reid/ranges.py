@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 
 from reid.v1.sighting_pb2 import Key, KeyRange
 
+_FEW = 8  # so many ranges are removed one by one
+
 
 class RangeSet:
     """A set of positive integers as closed ranges."""
@@ -98,14 +100,38 @@ class RangeSet:
 
     def minus(self, other: RangeSet) -> RangeSet:
         """What is here and not in other."""
-        rest = self.copy()
-        for first, last in other:
-            rest.remove(first, last)
+        if len(other._firsts) <= _FEW:
+            rest = self.copy()
+            for first, last in other:
+                rest.remove(first, last)
+            return rest
+        # One pass: removing range by range would move the rest of the list for each.
+        rest = RangeSet()
+        firsts, lasts = other._firsts, other._lasts
+        for start, end in zip(self._firsts, self._lasts, strict=True):
+            at = bisect_left(lasts, start)
+            while at < len(firsts) and firsts[at] <= end:
+                if firsts[at] > start:
+                    rest._firsts.append(start)
+                    rest._lasts.append(firsts[at] - 1)
+                start = lasts[at] + 1
+                at += 1
+            if start <= end:
+                rest._firsts.append(start)
+                rest._lasts.append(end)
         return rest
 
     def intersection(self, other: RangeSet) -> RangeSet:
         """What is in both."""
-        return self.minus(self.minus(other))
+        few, many = (self, other) if len(self._firsts) <= len(other._firsts) else (other, self)
+        both = RangeSet()
+        for first, last in zip(few._firsts, few._lasts, strict=True):
+            at = bisect_left(many._lasts, first)
+            while at < len(many._firsts) and many._firsts[at] <= last:
+                both._firsts.append(max(first, many._firsts[at]))
+                both._lasts.append(min(last, many._lasts[at]))
+                at += 1
+        return both
 
 
 class KeyRanges:

@@ -85,3 +85,12 @@ def test_no_limit_never_waits() -> None:
 
     assert limit.take(10**9, now_ns=0) == 0.0
     assert limit.relaxed
+
+
+def test_what_is_refused_is_not_counted_so_that_a_flood_ends_with_it() -> None:
+    limit = RateLimit(2.0)
+    at_once = sum(limit.take_if_there(now_ns=1) for _ in range(1000))
+    soon = sum(limit.take_if_there(now_ns=1 + 1_000_000_000) for _ in range(1000))
+
+    assert (at_once, soon) == (120, 2)
+    assert all(RateLimit(0).take_if_there(now_ns=1) for _ in range(10))

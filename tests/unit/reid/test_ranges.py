@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +51,26 @@ def test_minus_and_intersection_agree_with_plain_sets(
 
     assert a.minus(b) == RangeSet((v, v) for v in plain(left) - plain(right))
     assert a.intersection(b) == RangeSet((v, v) for v in plain(left) & plain(right))
+
+
+def test_minus_and_intersection_of_very_many_ranges_agree_with_plain_sets() -> None:
+    random = Random(7)
+    for many, few in ((300, 3), (300, 300), (3, 300)):
+        sets = [
+            {at + n for at in random.choices(range(1, 3000), k=count) for n in range(4)}
+            for count in (many, few)
+        ]
+        left, right = (RangeSet((n, n) for n in one) for one in sets)
+
+        assert set(_numbers(left.minus(right))) == sets[0] - sets[1]
+        assert set(_numbers(left.intersection(right))) == sets[0] & sets[1]
+        # Sorted, disjoint and never adjacent: as if the numbers had been added one by one.
+        assert left.minus(right) == RangeSet((n, n) for n in sets[0] - sets[1])
+        assert left.intersection(right) == RangeSet((n, n) for n in sets[0] & sets[1])
+
+
+def _numbers(ranges: RangeSet) -> list[int]:
+    return [n for first, last in ranges for n in range(first, last + 1)]
 
 
 def test_an_empty_range_changes_nothing() -> None:
