@@ -6,6 +6,7 @@ Threads and processes: many readers, one writer (`edge-models adapt`).
 
     FOLDER/1.npz 1.toml 2.npz 2.toml …     maps by number, never written again
     FOLDER/current                         the number in use; none, or 0: vectors stay as they are
+    FOLDER/2.withdrawn                     empty: 2 was rolled back; no later rollback goes there
 """
 
 from __future__ import annotations
@@ -90,12 +91,19 @@ class SiteMaps:
         for old in self.numbers()[:-KEPT]:
             (self._folder / f"{old}.toml").unlink(missing_ok=True)
             (self._folder / f"{old}.npz").unlink(missing_ok=True)
+            self._withdrawn(old).unlink(missing_ok=True)
         return path
 
     def roll_back(self) -> int:
-        """Go back to the map before the one in use; returns its number, 0 for none."""
+        """Go back to the map before the one in use that was not itself rolled back.
+
+        Returns its number, 0 for none. `use` takes up again what was rolled back.
+        """
         number = self.current_number()
-        before = max((one for one in self.numbers() if one < number), default=0)
+        if number:
+            replace_file(self._withdrawn(number), b"")
+        earlier = [one for one in self.numbers() if one < number]
+        before = max((one for one in earlier if not self._withdrawn(one).exists()), default=0)
         self._point(before)
         return before
 
@@ -107,7 +115,11 @@ class SiteMaps:
         """
         if number:
             self.read(number)
+            self._withdrawn(number).unlink(missing_ok=True)
         self._point(number)
+
+    def _withdrawn(self, number: int) -> Path:
+        return self._folder / f"{number}.withdrawn"
 
     def _point(self, number: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -143,12 +143,32 @@ def test_the_newest_map_is_in_use_until_it_is_rolled_back(tmp_path: Path) -> Non
     assert maps.next_number() == 3  # a number never means two maps
 
 
+def test_a_map_that_was_rolled_back_is_not_gone_back_to_until_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    maps = SiteMaps(tmp_path)
+    for number in (1, 2):
+        maps.publish(number, made(number), card(made(number), number))
+    maps.roll_back()
+    maps.publish(3, made(3), card(made(3), 3))
+
+    past_two = maps.roll_back()
+    maps.use(2)
+    maps.publish(4, made(4), card(made(4), 4))
+    to_two = maps.roll_back()
+
+    assert (past_two, to_two) == (1, 2)
+
+
 def test_only_some_old_maps_are_kept(tmp_path: Path) -> None:
     maps = SiteMaps(tmp_path)
     for number in range(1, KEPT + 3):
         maps.publish(number, made(number), card(made(number), number))
+        if number == 1:
+            maps.roll_back()
 
     assert maps.numbers() == list(range(3, KEPT + 3))
+    assert not list(tmp_path.glob("1.*"))
 
 
 def test_a_number_that_is_not_there_cannot_be_taken_into_use(tmp_path: Path) -> None:
