@@ -265,7 +265,7 @@ def test_certificates_renewed_in_place_are_taken_on_both_ends_without_restart_or
             certs.box(tmp_path / "ca", edge_id="box", site="site", renew=True)
             new = load(ours).leaf.serial_number
             eventually(lambda: serials[-1] == new, within_s=30, state=lambda: serials)
-            served = matcher.server._listener._certificates._bundle  # type: ignore[union-attr]
+            served = matcher.server._listener._certificates.bundle  # type: ignore[union-attr]
             box.process.send_signal(signal.SIGTERM)
             done = box.finish(within_s=20)
 
