@@ -230,8 +230,8 @@ def _enough(evidence: Evidence) -> None:
         )
     if evidence.tracklets < LEAST_TRACKLETS:
         raise NothingToLearn(
-            f"{evidence.site!r}: {evidence.tracklets} tracklets to learn from (a tenth is held back "
-            f"to judge), at least {LEAST_TRACKLETS} are needed; gather sightings for longer"
+            f"{evidence.site!r}: {evidence.tracklets} tracklets to learn from (a tenth is held "
+            f"back to judge), at least {LEAST_TRACKLETS} are needed; gather sightings for longer"
         )
 
 
