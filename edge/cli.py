@@ -185,13 +185,14 @@ def run(
     if print_config:
         _print_config(settings)
         raise typer.Exit
-    # Imported here: --help and --print-config answer at once.
-    from edge import app as box
-    from edge.spool_view import show
-
+    # Imported here: --help, --print-config and --spool-status answer at once.
     if spool_status:
-        code = show(settings.config, resend=resend)
-    elif check:
+        from edge.spool_view import show
+
+        raise typer.Exit(int(show(settings.config, resend=resend)))
+    from edge import app as box
+
+    if check:
         code = box.check(settings.config, sample=sample)
     else:
         code = box.run(settings.config, sample=sample, reread=reread)
