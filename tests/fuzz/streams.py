@@ -251,14 +251,15 @@ def _batch(source: Any) -> pb.StreamRequest:
         count = BATCH_SIGHTINGS + 1
     for number in range(count):
         record = batch.records.add()
-        record.CopyFrom(_sound_record(source.ConsumeIntInRange(1, 200)))
+        record.CopyFrom(sound_record(source.ConsumeIntInRange(1, 200)))
         if number < 4:
             for _ in range(source.ConsumeIntInRange(0, 2)):
                 _bend_record(source, record)
     return pb.StreamRequest(batch=batch)
 
 
-def _sound_record(seq: int) -> SightingRecord:
+def sound_record(seq: int) -> SightingRecord:
+    """A record of the first writer that is taken."""
     record = SightingRecord(content_hash=bytes([seq % 256]) * 32)
     record.key.writer_id, record.key.seq = WRITERS[0], seq
     seen = record.sighting

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from reid.v1 import ingest_pb2 as pb
 from tests.fuzz.choices import Choices
-from tests.fuzz.streams import Site, made_stream, parsed_stream
+from tests.fuzz.streams import (
+    WRITERS,
+    Site,
+    made_stream,
+    parsed_stream,
+    sound_hello,
+    sound_record,
+)
 
 
 @pytest.fixture
@@ -41,6 +48,16 @@ def test_a_stream_of_damaged_messages_is_answered_or_ended(site: Site, data: st.
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
 
     site.serve(parsed_stream(bytes(content)))
+
+
+def test_a_hole_of_more_keys_than_python_counts_leaves_acks_alone(site: Site) -> None:
+    """Its alarm is raised in a callback between those that hand out the acks of a commit."""
+    hello, batch = sound_hello(), pb.StreamRequest()
+    for writer in WRITERS[1:]:
+        hello.hello.issued.add(writer_id=writer, first=1, last=(1 << 63) - 1)
+    batch.batch.records.append(sound_record(5))
+
+    site.serve([hello, batch])
 
 
 def test_a_batch_and_an_answer_to_an_erase_are_taken(site: Site) -> None:
