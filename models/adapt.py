@@ -171,9 +171,10 @@ class Adaptation:
         while self.epoch < end:
             line = {"epoch": self.epoch + 1, **self._one_epoch()}
             self.epoch += 1
-            self._save()
+            # The log first: killed in between, an epoch is told twice rather than never.
             with (self._out / "log.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
+            self._save()
             tqdm.write(json.dumps(line))
 
     def export(self) -> Path:

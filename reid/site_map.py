@@ -1,6 +1,7 @@
 """A site's map: what turns vectors of an embedder's space into the site's derived space.
 
-Promise: numpy alone applies it, row by row, so the same vector always gives the same result; a file
+Promise: numpy alone applies it, each row for itself; the same vectors together always give the same
+result, among others they may differ in the last digit (a matrix product of another shape). A file
 that was cut short, changed, or is of another version or shape is refused. Vectors on the wire and
 in the ledger stay in the parent space, so that a map can be fitted again or rolled back.
 Threads: a `SiteMap` is never changed after it was made; any thread may apply it.

@@ -94,6 +94,26 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
         torch.testing.assert_close(second.network.state_dict()[name], value, rtol=0, atol=0)
 
 
+def test_every_epoch_that_a_checkpoint_has_is_in_the_log(
+    crops: Crops, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Adaptation(checkpoint, crops, tmp_path, recipe=QUICK)
+    real = Adaptation._save
+
+    def killed(self: Adaptation) -> None:
+        real(self)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Adaptation, "_save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.train()
+    Adaptation(checkpoint, crops, tmp_path, recipe=QUICK).train()
+
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+
+
 def test_another_recipe_does_not_go_on_in_the_same_folder(
     crops: Crops, checkpoint: Path, tmp_path: Path
 ) -> None:
