@@ -13,7 +13,7 @@ from typing import Any
 from matcher import cli
 from matcher.admission import Admission
 from matcher.box_stream import BoxStream
-from matcher.ingest import IngestService
+from matcher.intake import Intake
 from matcher.records import KnownKeys
 from reid.ranges import KeyRanges
 from reid.v1 import ingest_pb2
@@ -22,7 +22,7 @@ _LATE_S = 0.7
 _known = Admission.known
 
 
-async def _ack_early(self: IngestService, stream: BoxStream, batch: ingest_pb2.Batch) -> None:
+async def _ack_early(self: Intake, stream: BoxStream, batch: ingest_pb2.Batch) -> None:
     now = self._clock.unix_nanos()
     checked = stream.check.check(batch, now_ns=now)
     keys = KeyRanges()
@@ -52,7 +52,7 @@ async def _cry_hole(
 
 match os.environ["FAULTS_PLANT"]:
     case "early-ack":
-        IngestService._batch = _ack_early  # type: ignore[method-assign]
+        Intake.batch = _ack_early  # type: ignore[method-assign]
     case "false-hole":
         Admission.known = _cry_hole  # type: ignore[method-assign]
     case unknown:

@@ -48,6 +48,12 @@ def faketime_library() -> str | None:
     return next((path for path in _FAKETIME if Path(path).exists()), None)
 
 
+def forget_clock(pid: int) -> None:
+    """Remove what libfaketime leaves of a killed process: another one may get its number."""
+    for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+        Path("/dev/shm", name).unlink(missing_ok=True)
+
+
 @dataclass
 class World:
     """One box, one matcher, and what may happen to them.
@@ -117,6 +123,7 @@ class World:
                     process.send_signal(signal.SIGCONT)
                 process.kill()
                 process.wait()
+                forget_clock(process.pid)
         self.proxy.stop()
         if self._mounted:
             subprocess.run(["umount", "-l", str(self.folder / "disk")], check=False)
@@ -201,6 +208,7 @@ class World:
         process.send_signal(signal.SIGCONT)
         process.kill()
         process.wait(20)
+        forget_clock(process.pid)
 
     def stop(self, process: subprocess.Popen[bytes] | None) -> int:
         """SIGTERM, and its exit code."""

@@ -12,12 +12,13 @@ prints how many inputs were tried.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import importlib
 import json
 import logging
+import os
 import random
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -47,7 +48,8 @@ with atheris.instrument_imports(
     from tests.fuzz.models import Child, base_models, changed_model
 
 CARD = Path(__file__).parents[2] / "models" / "weights" / "osnet_x0_25.toml"
-FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
+MEMORY = Path("/dev/shm")  # inputs are files: on a disk in memory, where there is one
+FOLDER = Path(os.environ.get("FUZZ_FOLDER", ""))  # made and removed by `main`
 NOW = 1_790_000_000_000_000_000
 
 
@@ -166,14 +168,9 @@ def matcher(data: bytes) -> None:
 
 @functools.cache
 def _site() -> streams.Site:
-    # Its commits are synced: on a disk in memory, where there is one.
-    memory = Path("/dev/shm")
-    base = memory if memory.is_dir() else FOLDER
     # What the service says of each bad message is not looked at here, and costs more than the rest.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    site = streams.Site(Path(tempfile.mkdtemp(prefix="fuzz-", dir=base)))
-    atexit.register(site.close)
-    return site
+    return streams.Site(FOLDER / "site")
 
 
 def stream(data: bytes) -> None:
@@ -273,16 +270,24 @@ def _seeds() -> Path:
     return folder
 
 
-def main() -> None:
+def main() -> int:
     """The first argument names the target, the others are libFuzzer's."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         raise SystemExit(f"which target? one of {', '.join(TARGETS)}")
+    if "FUZZ_FOLDER" not in os.environ:
+        # libFuzzer ends its process without a word, so another one clears up behind it.
+        base = MEMORY if MEMORY.is_dir() else None
+        with tempfile.TemporaryDirectory(prefix="fuzz-", dir=base) as folder:
+            command = [sys.executable, "-m", "tests.fuzz.run", *sys.argv[1:]]
+            environment = dict(os.environ, FUZZ_FOLDER=folder)
+            return subprocess.run(command, check=False, env=environment).returncode
     options = sys.argv[2:]
     if sys.argv[1] in STRUCTURED and all(option.startswith("-") for option in options):
         options += ["-len_control=0", str(_seeds())]
     atheris.Setup([sys.argv[0], *options], TARGETS[sys.argv[1]])
     atheris.Fuzz()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
