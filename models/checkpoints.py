@@ -7,6 +7,7 @@ checkpoint cannot run code.
 
 from __future__ import annotations
 
+import errno
 import pickle
 from dataclasses import asdict
 from pathlib import Path
@@ -32,11 +33,22 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, cut short, or holding more than tensors and plain values.
     """
+    if path.suffix.lower() == ".onnx":
+        raise CheckpointError(
+            f"{path} is an exported model; give the checkpoint (.pth) that it was exported from"
+        )
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError as error:
+        # torch's text advises to load it without weights_only, which would run its code
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint of tensors alone; get it again"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # what a torn archive gives
+            raise
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(
             f"{path} is not a whole checkpoint ({first}); get it again"

@@ -115,7 +115,7 @@ def test_a_stranger_key_is_an_error_that_names_it(tmp_path: Path) -> None:
         checkpoints.load(tmp_path / "more.pth")
 
 
-@pytest.mark.parametrize("kept", [0.5, 0.0])
+@pytest.mark.parametrize("kept", [0.5, 0.005, 0.0])
 def test_a_truncated_checkpoint_is_refused(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "whole.pth"
     torch.save(OSNet(Architecture(width=0.25)).state_dict(), path)
@@ -124,6 +124,20 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path, kept: float) -> None:
 
     with pytest.raises(checkpoints.CheckpointError, match="not a whole checkpoint"):
         checkpoints.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "say"), [("m.onnx", r"exported model.*\.pth"), ("m.pth", "not a whole checkpoint")]
+)
+def test_a_file_of_another_kind_is_refused_without_advice_to_trust_it(
+    tmp_path: Path, name: str, say: str
+) -> None:
+    (tmp_path / name).write_bytes(b"\x08\x07\x12\x07pytorch" * 50)
+
+    with pytest.raises(checkpoints.CheckpointError, match=say) as refused:
+        checkpoints.load(tmp_path / name)
+
+    assert "weights_only" not in str(refused.value)
 
 
 def test_a_detectors_checkpoint_says_which_command_exports_it(tmp_path: Path) -> None:
