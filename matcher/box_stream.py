@@ -89,6 +89,14 @@ class BoxStream:
             self._out.append(message)
             self._wake.set()
 
+    def send_erase(self, keys: KeyRanges) -> None:
+        """Queue the order to erase keys."""
+        messages = keys.messages()
+        for start in range(0, len(messages), RANGES):
+            self.send(
+                StreamResponse(erase=ingest_pb2.Erase(ranges=messages[start : start + RANGES]))
+            )
+
     def end(self, reason: GoodbyeReason, message: str, *, retry_after_s: float) -> bool:
         """Say Goodbye after the acks of what is in flight; False where it was said before."""
         if self.goodbye is not None:

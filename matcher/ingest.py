@@ -1,8 +1,8 @@
-"""IngestService: from a stream of sightings to the ledger, and acks back.
+"""IngestService: the streams of all boxes, each from Hello to Goodbye; matcher.intake stores.
 
-Promise: a key is acked after the ledger's commit that holds it, never before. A bad record is
-rejected alone. A newer stream of a box ends its older one. Whatever refuses for the time being says
-Goodbye with a time to wait; nothing that a box sends can stop another box's stream.
+Promise: acks go out as the ledger commits. A newer stream of a box ends its older one. Whatever
+refuses for the time being says Goodbye with a time to wait; nothing that a box sends can stop
+another box's stream.
 Full: a stream that has more in flight than twice its window, or a ledger with too much waiting, is
 not read on; the box feels it through HTTP/2's flow control and stays connected.
 Threads: everything runs in the event loop; the ledger calls back into it.
@@ -26,26 +26,19 @@ from matcher.edges import EdgeBook
 from matcher.errors import StorageFull
 from matcher.heartbeats import Heartbeats
 from matcher.ingest_metrics import IngestMetrics
+from matcher.intake import Intake, quietly
 from matcher.ledger import Ledger
-from matcher.records import Appended
 from matcher.schema import EntryKind
-from matcher.store import LedgerStore
 from reid.clock import Clock
 from reid.limits import (
-    BATCH_SIGHTINGS,
     DEAD_AFTER_S,
-    RANGES,
-    is_writer_id,
 )
 from reid.ranges import KeyRanges
 from reid.v1 import ingest_pb2, ingest_pb2_grpc
 from reid.v1.ingest_pb2 import (
-    SKIP_REASON_UNSPECIFIED,
     GoodbyeReason,
-    SkipReason,
     StreamResponse,
 )
-from reid.v1.sighting_pb2 import Key
 
 NS = 1_000_000_000
 RANGES_A_SIGHTING = 8  # skipped ranges that count as one sighting against a box's rate
@@ -71,9 +64,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             retention_ns: site -> age in nanoseconds at which sightings are deleted.
         """
         self._ledger = ledger
-        self._edges = edges
         self._limits = limits
-        self._retention_ns = retention_ns
         self._clock = clock
         self._heartbeats = Heartbeats(edges=edges, clock=clock, note=self._note_clock)
         self._open: set[BoxStream] = set()
@@ -83,6 +74,17 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             ledger=ledger,
             edges=edges,
             limits=limits,
+            clock=clock,
+            metrics=self.metrics,
+            end=self._end,
+            storage_failed=self._storage_failed,
+        )
+        self._intake = Intake(
+            ledger=ledger,
+            edges=edges,
+            door=self._door,
+            limits=limits,
+            retention_ns=retention_ns,
             clock=clock,
             metrics=self.metrics,
             end=self._end,
@@ -116,6 +118,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         """Take new limits, for open streams too; cameras count at a box's next Hello."""
         self._limits = limits
         self._door.limits = limits
+        self._intake.limits = limits
         for stream in self._open:
             stream.set_limits(limits)
 
@@ -133,7 +136,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             told += len(ranges)
             stream = self._door.streams.get((site, edge_id))
             if stream is not None:
-                self._send_erase(stream, ranges)
+                stream.send_erase(ranges)
         return told
 
     # --- the stream -------------------------------------------------------------------------------
@@ -160,7 +163,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             known = await self._door.known(stream, hello)
             if known is not None:
                 await context.write(self._door.welcome(stream, known))
-                self._send_erase(stream, known.erase)
+                stream.send_erase(known.erase)
             await self._converse(stream, context, read=known is not None)
         finally:
             self._open.discard(stream)
@@ -227,17 +230,17 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             stream.heard_ns = self._clock.monotonic_nanos()
             kind = message.WhichOneof("message")
             if kind is not None and stream.past_skipped(kind):
-                self._look_at_hole(stream)
+                self._intake.look_at_hole(stream)
             match kind:
                 case "batch":
-                    await self._batch(stream, message.batch)
+                    await self._intake.batch(stream, message.batch)
                 case "heartbeat":
                     reply = self._heartbeats.answer(stream, message.heartbeat)
                     stream.send(StreamResponse(heartbeat_reply=reply))
                     # It may become an entry of the log.
                     await self._hold(stream, 1)
                 case "skipped":
-                    self._skipped(stream, message.skipped)
+                    self._intake.skipped(stream, message.skipped)
                     # As many bytes here as so many sightings.
                     await self._hold(stream, len(message.skipped.ranges) / RANGES_A_SIGHTING)
                 case "hello":
@@ -255,233 +258,18 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         if wait_s > 0:
             await asyncio.sleep(min(wait_s, 5.0))
 
-    # --- batches ----------------------------------------------------------------------------------
-
-    async def _batch(self, stream: BoxStream, batch: ingest_pb2.Batch) -> None:
-        arrived = self._clock.monotonic_nanos()
-        self.metrics.by_lane.get(batch.lane, self.metrics.unknown).inc()
-        now = self._clock.unix_nanos()
-        count = len(batch.records)
-        if count > BATCH_SIGHTINGS:
-            self._end(
-                stream,
-                ingest_pb2.GOODBYE_REASON_OVERLOAD,
-                f"{count} records in a batch; at most {BATCH_SIGHTINGS}",
-                5.0,
-            )
-            return
-        checked = stream.check.check(batch, now_ns=now)
-        for reject in checked.rejects:
-            self._reject(stream, reject)
-        rows = len(checked.rows)
-        if rows:
-            site, edge_id = stream.box
-            expired_before = now - self._retention_ns(site)
-            room = self._limits.room
-
-            def job(store: LedgerStore) -> Appended:
-                return store.append(
-                    site,
-                    edge_id,
-                    checked.rows,
-                    now_ns=now,
-                    expired_before_ns=expired_before,
-                    room=room,
-                )
-
-            def done(result: Appended | None, error: BaseException | None) -> None:
-                self._settled(stream, rows, result, error, arrived)
-
-            stream.submitted(rows)
-            self._ledger.submit(job, done, rows=rows)
-        wait_s = stream.rate.take(count, now_ns=arrived)
-        if wait_s > 0:
-            self._slow_down(stream)
-            await asyncio.sleep(min(wait_s, 5.0))
-        elif stream.window < self._limits.window_sightings and stream.rate.relaxed:
-            stream.window = self._limits.window_sightings
-            stream.send(StreamResponse(window=ingest_pb2.Window(sightings=stream.window)))
-
-    def _slow_down(self, stream: BoxStream) -> None:
-        """A box sends faster than its limit: let it have two seconds' worth in flight."""
-        slow = max(1, round(self._limits.sightings_per_s * 2))
-        if stream.window > slow:
-            stream.window = slow
-            stream.send(StreamResponse(window=ingest_pb2.Window(sightings=slow)))
-            _log.warning(
-                "a box sends more than its limit and is slowed",
-                site=stream.box[0],
-                edge=stream.box[1],
-                sightings_per_s=self._limits.sightings_per_s,
-            )
-
-    def _settled(
-        self,
-        stream: BoxStream,
-        rows: int,
-        result: Appended | None,
-        error: BaseException | None,
-        arrived_ns: int,
-    ) -> None:
-        if result is None:
-            stream.settled(rows, None)
-            self._storage_failed(stream, error)
-            return
-        metrics = self.metrics
-        metrics.commit_s.observe((self._clock.monotonic_nanos() - arrived_ns) / 1e9)
-        metrics.stored.inc(result.stored)
-        stream.settled(rows, result.acked)
-        for name, count in (
-            ("duplicate", result.duplicates),
-            ("expired", result.expired),
-            ("forgotten", result.forgotten),
-        ):
-            if count:
-                metrics.sightings.labels(name).inc(count)
-        if result.expired:
-            self._edges.get(*stream.box).expired += result.expired
-        for writer_id, seq in result.conflicts:
-            self._conflict(stream, writer_id, seq)
-        for writer_id, seq in result.foreign:
-            self._reject(
-                stream,
-                ingest_pb2.Reject(
-                    key=Key(writer_id=writer_id, seq=seq),
-                    reason=ingest_pb2.REJECT_REASON_FOREIGN,
-                    message="this writer belongs to another box",
-                ),
-            )
-        if result.erase:
-            self._send_erase(stream, result.erase)
-        if result.crowded:
-            self._door.crowded(stream, result.crowded)
-        if stream.hole:
-            self._door.explained(stream, result.acked)
-        if stream.unfinished:
-            self._finish_writers(stream, result.acked)
-
-    def _conflict(self, stream: BoxStream, writer_id: str, seq: int) -> None:
-        text = f"key {writer_id}/{seq} came with another content than the ledger holds"
-        state = self._edges.get(*stream.box)
-        state.conflicts += 1
-        state.alarm("conflict", f"{text}; was the spool restored or copied?")
-        _log.error("key conflict", site=stream.box[0], edge=stream.box[1], what=text)
-        self._reject(
-            stream,
-            ingest_pb2.Reject(
-                key=Key(writer_id=writer_id, seq=seq),
-                reason=ingest_pb2.REJECT_REASON_KEY_CONFLICT,
-                message=text,
-            ),
-        )
-
-    def _finish_writers(self, stream: BoxStream, came: KeyRanges) -> None:
-        """Older writers whose last held row has come are ended, so their tracklets can be."""
-        ended = []
-        for writer_id, left in stream.unfinished.items():
-            for first, last in came.of(writer_id):
-                left.remove(first, last)
-            if not left:
-                ended.append(writer_id)
-        for writer_id in ended:
-            del stream.unfinished[writer_id]
-        if ended:
-            now = self._clock.unix_nanos()
-            self._quietly(lambda store: [store.end_writer(one, now_ns=now) for one in ended])
-
-    def _reject(self, stream: BoxStream, reject: ingest_pb2.Reject) -> None:
-        self.metrics.sightings.labels("rejected").inc()
-        self._edges.get(*stream.box).rejected += 1
-        _log.warning(
-            "sighting rejected",
-            site=stream.box[0],
-            edge=stream.box[1],
-            key=f"{reject.key.writer_id}/{reject.key.seq}",
-            why=reject.message,
-        )
-        stream.send(StreamResponse(reject=reject))
-
     # --- the rest ---------------------------------------------------------------------------------
 
     def _note_clock(self, site: str, edge_id: str, estimate: ClockEstimate) -> None:
         body = estimate.as_dict()
         now = self._clock.unix_nanos()
-        self._quietly(lambda store: store.note(EntryKind.CLOCK, site, edge_id, body, now))
-
-    def _skipped(self, stream: BoxStream, skipped: ingest_pb2.Skipped) -> None:
-        site, edge_id = stream.box
-        ranges = [
-            (
-                one.range.writer_id,
-                one.range.first,
-                min(one.range.last, (1 << 63) - 1),
-                # A reason of a newer contract is none that we know; 100 is one of our own.
-                one.reason if one.reason in SkipReason.values() else SKIP_REASON_UNSPECIFIED,
-            )
-            for one in skipped.ranges[:RANGES]
-            if is_writer_id(one.range.writer_id)
-            and 1 <= one.range.first <= one.range.last
-            and one.range.first < 1 << 63
-        ]
-        told = KeyRanges()
-        for writer_id, first, last, reason in ranges:
-            told.add_range(writer_id, first, last)
-            stream.skips.told(reason, last - first + 1)
-
-        room = self._limits.room
-
-        def done(result: tuple[list[str], str] | None, error: BaseException | None) -> None:
-            if result is None:
-                self._storage_failed(stream, error)
-                return
-            foreign, crowded = result
-            if crowded:
-                self._door.crowded(stream, crowded)
-            elif foreign:
-                _log.warning(
-                    "keys of another box told as skipped, not recorded",
-                    site=site,
-                    edge=edge_id,
-                    writers=foreign,
-                )
-            else:
-                if stream.hole:
-                    self._door.explained(stream, told)
-                if stream.unfinished:
-                    self._finish_writers(stream, told)
-
-        self._ledger.submit(lambda store: store.skip(site, edge_id, ranges, room=room), done)
-
-    def _look_at_hole(self, stream: BoxStream) -> None:
-        """Once the Skipped that came before are committed, what is left is an alarm."""
-
-        def done(_result: None, error: BaseException | None) -> None:
-            if error is None:
-                self._door.has_explained(stream)
-
-        self._ledger.submit(lambda store: None, done)
-
-    def _send_erase(self, stream: BoxStream, keys: KeyRanges) -> None:
-        messages = keys.messages()
-        for start in range(0, len(messages), RANGES):
-            stream.send(
-                StreamResponse(erase=ingest_pb2.Erase(ranges=messages[start : start + RANGES]))
-            )
+        quietly(self._ledger, lambda store: store.note(EntryKind.CLOCK, site, edge_id, body, now))
 
     def _storage_failed(self, stream: BoxStream, error: BaseException | None) -> None:
         wait_s = 30.0 if isinstance(error, StorageFull) else 5.0
         self._end(
             stream, ingest_pb2.GOODBYE_REASON_STORAGE, f"the server cannot store: {error}", wait_s
         )
-
-    def _quietly(self, job: Any) -> None:
-        """Run a job whose failure only means that it is done again later."""
-
-        def done(_result: Any, error: BaseException | None) -> None:
-            if error is not None:
-                _log.warning("a note could not be written to the ledger", error=error)
-
-        self._ledger.submit(job, done)
 
     def _end(
         self, stream: BoxStream, reason: GoodbyeReason, message: str, retry_after_s: float
