@@ -3,7 +3,7 @@
 Promise: fixed by checkpoint, crops, recipe and seed (on one thread); it can stop at any moment and
 the same call goes on at the last finished epoch. Either a model with a card comes out, or a message
 and none: too few images, or clusters that collapse. Memory: all crops at the input's size as bytes
-(10⁴ at 128×64: 250 MB), and one batch.
+(10⁴ at 128×64: 250 MB), some kB a crop for vectors and neighbours, one batch, and 100 MB of pairs.
 
     each epoch: embed all ─▶ Jaccard distance ─▶ DBSCAN ─▶ pseudo-labels ─▶ batches:
                 cross-entropy + batch-hard triplet (+ GDS or GDS-H)
@@ -56,6 +56,7 @@ Ints = NDArray[np.int64]
 LOSSES = ("baseline", "gds", "gds-h", "histogram", "f-statistic", "global")
 LEAST_IMAGES = 200
 HELD_SHARE = 0.1  # of the first clusters; never trained on, their pairs judge
+MOST_JUDGED = 2000  # held-back images: pairs grow with the square
 _LOGIT_SCALE = 16.0  # of cosines to classes: the classifier starts from the clusters' means
 
 
@@ -136,6 +137,9 @@ class Adaptation:
         )
         held = np.isin(self._judged, chosen)
         self._rows, self._held = np.flatnonzero(~held), np.flatnonzero(held)
+        if len(self._held) > MOST_JUDGED:
+            some = np.random.default_rng((recipe.seed, 1))
+            self._held = np.sort(some.choice(self._held, MOST_JUDGED, replace=False))
         self.before = self._separation(start)
         # The first epoch's vectors and clusters are those of the judge.
         first = start[self._rows], _numbered(self._judged[self._rows])

@@ -12,11 +12,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models import checkpoints
+from models import adapt, checkpoints
 from models.adapt import LOSSES, Adaptation, AdaptError, PictureRecipe
 from models.adapt_crops import Crops, TooFewCrops, embed, open_crops
 from models.augment import normalise
 from models.cli import app
+from models.gds import pair_distances
 from models.neighbours import Clustering
 from models.osnet import Architecture, OSNet
 from models.recipe import Augment
@@ -112,6 +113,25 @@ def test_every_epoch_that_a_checkpoint_has_is_in_the_log(
 
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
+
+
+def test_pairs_are_judged_on_so_many_images_at_most(
+    crops: Crops, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(embeddings: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        asked.append(len(labels))
+        return pair_distances(embeddings, labels)
+
+    monkeypatch.setattr(adapt, "MOST_JUDGED", 15)
+    monkeypatch.setattr(adapt, "pair_distances", counted)
+
+    one = Adaptation(checkpoint, crops, tmp_path / "one", recipe=QUICK)
+    other = Adaptation(checkpoint, crops, tmp_path / "other", recipe=QUICK)
+
+    assert asked == [15, 15]
+    assert one.before == other.before
 
 
 def test_another_recipe_does_not_go_on_in_the_same_folder(
