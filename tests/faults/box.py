@@ -220,6 +220,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--max-bytes", type=int, default=3 << 20)
     parser.add_argument("--ballast-bytes", type=int, default=1 << 20)
+    parser.add_argument("--queue-rows", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--acked-keep-s", type=float, default=86400.0)
     parser.add_argument("--plant", default="")
@@ -234,6 +235,7 @@ def main() -> int:
             max_bytes=options.max_bytes,
             ballast_bytes=options.ballast_bytes,
             acked_keep_s=options.acked_keep_s,
+            queue_rows=options.queue_rows,
         ),
         data_dir=options.data_dir,
         clock=clock,

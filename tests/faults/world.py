@@ -29,6 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RATE = 60.0
 BOX_DISK_MIB = 48
 SPOOL_BYTES = 6 << 20
+PLANTED_SPOOL_BYTES = 1 << 20
+ROW_BYTES, JOURNAL_LINE_BYTES = 1600, 146  # of one sighting of the box here
+OVERFLOW_S = 15.0  # a busy machine may take longer to fill the spool; then it is not filled
 # A machine with other work starts a process in a minute: only what hangs is a failure here.
 START_S = 240.0
 END_S = 60.0
@@ -130,6 +133,9 @@ class World:
 
     def box_options(self) -> list[str]:
         """Flags of the box that another world may change."""
+        if self.plant:
+            # Both are full at once, also where the machine is too busy to fill larger ones.
+            return ["--max-bytes", str(PLANTED_SPOOL_BYTES), "--queue-rows", "64"]
         return ["--max-bytes", str(SPOOL_BYTES)]
 
     def set_control(
@@ -418,7 +424,13 @@ class World:
         self.wait(self.captures, "the box to capture")
         self.proxy.set(Behaviour(cut=True))
         self.set_control(rate=4000)
+        before = self.journals[-1].stat().st_size
+        cap = PLANTED_SPOOL_BYTES if self.plant else SPOOL_BYTES
+        enough = before + cap * 13 // 10 // ROW_BYTES * JOURNAL_LINE_BYTES
         self.run_for(2.0, 3.0)
+        deadline = time.monotonic() + (START_S if self.plant else OVERFLOW_S)
+        while self.journals[-1].stat().st_size < enough and time.monotonic() < deadline:
+            time.sleep(0.02)
         self.set_control()
         self.proxy.set(Behaviour())
         self.run_for(0.5, 1.0)
