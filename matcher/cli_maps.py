@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote, unquote
 
 import typer
 from rich.console import Console
@@ -15,7 +14,7 @@ from rich.table import Table
 from matcher.cli_common import Json
 from matcher.settings import SettingsError
 from reid.model_errors import ModelError
-from reid.site_maps import SiteMaps
+from reid.site_maps import SiteMaps, folder_of, site_folders
 
 app = typer.Typer(
     help="Show and choose the maps that edge-models adapt --embeddings fitted for sites.",
@@ -32,9 +31,8 @@ Site = Annotated[str, typer.Argument(help="The site.")]
 def maps_list(folder: Folder, as_json: Json = False) -> None:
     """Show the maps of every site, and which is asked for."""
     rows = []
-    for path in sorted(_existing(folder).iterdir()):
-        if path.is_dir():
-            rows += _rows(unquote(path.name), SiteMaps(path))
+    for site, path in site_folders(_existing(folder)).items():
+        rows += _rows(site, SiteMaps(path))
     if as_json:
         print(json.dumps({"maps": rows}))
         return
@@ -121,9 +119,9 @@ def _existing(folder: Path) -> Path:
 
 
 def _maps(folder: Path, site: str) -> SiteMaps:
-    path = _existing(folder) / quote(site, safe=" ")
+    path = folder_of(_existing(folder), site)
     if not path.is_dir():
-        known = ", ".join(sorted(unquote(one.name) for one in folder.iterdir() if one.is_dir()))
+        known = ", ".join(sorted(site_folders(folder)))
         raise SettingsError(f"{folder}: no maps of site {site!r}; there are of: {known or 'none'}")
     return SiteMaps(path)
 

@@ -15,7 +15,6 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 import structlog
 from prometheus_client.core import GaugeMetricFamily
@@ -28,7 +27,7 @@ from matcher.schema import EntryKind
 from reid.clock import Clock
 from reid.model_errors import ModelError
 from reid.site_map import MapCard, encode
-from reid.site_maps import SiteMaps
+from reid.site_maps import SiteMaps, site_folders
 
 LOOK_S = 1.0
 _log = structlog.get_logger("maps")
@@ -65,7 +64,7 @@ class MapFolder:
         if not self._folder.is_dir():
             return [], {"": f"{self._folder}: no such folder (--maps); maps in force stay"}
         changes, problems = [], {}
-        folders = {unquote(path.name): path for path in self._folder.iterdir() if path.is_dir()}
+        folders = site_folders(self._folder)
         for site in sorted({*folders, *in_force}):
             try:
                 change = self._of(site, folders.get(site), in_force.get(site))

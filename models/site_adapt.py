@@ -10,7 +10,6 @@ import datetime
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from models.site_acceptance import Verdict, accept, hold_back, judge
 from models.site_evidence import Evidence
 from reid.card import sha256_of
 from reid.site_map import MapCard, encode
-from reid.site_maps import SiteMaps
+from reid.site_maps import SiteMaps, folder_of, site_folders
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,13 @@ class Published:
 
 
 def maps_of(folder: Path, site: str) -> SiteMaps:
-    """The maps of a site below the folder of all; a site's name may hold any character."""
-    return SiteMaps(folder / quote(site, safe=" "))
+    """The maps of a site below the folder of all."""
+    return SiteMaps(folder_of(folder, site))
 
 
 def sites_with_maps(folder: Path) -> list[str]:
     """The sites that have maps below the folder of all, rising; none where it does not exist."""
-    if not folder.is_dir():
-        return []
-    return sorted(unquote(path.name) for path in folder.iterdir() if path.is_dir())
+    return sorted(site_folders(folder))
 
 
 def adapt_site(

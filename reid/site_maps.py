@@ -4,6 +4,7 @@ Promise: `current` is a map that was published whole, or None; publishing and ro
 one small file in one step, so a reader sees the old state or the new one. At most `KEPT` maps stay.
 Threads and processes: many readers, one writer (`edge-models adapt`).
 
+    MAPS/SITE                              one folder of maps a site (`folder_of`)
     FOLDER/1.npz 1.toml 2.npz 2.toml …     maps by number, never written again
     FOLDER/current                         the number in use; none, or 0: vectors stay as they are
     FOLDER/2.withdrawn                     empty: 2 was rolled back; no later rollback goes there
@@ -12,12 +13,26 @@ Threads and processes: many readers, one writer (`edge-models adapt`).
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from reid.model_errors import ModelUnreadable
 from reid.site_map import MapCard, SiteMap, read_card, read_map, replace_file, write_map
 
 KEPT = 5
 CURRENT = "current"
+
+
+def folder_of(maps: Path, site: str) -> Path:
+    """The folder of a site below that of all; a site's name may hold any character, or be dots."""
+    name = quote(site, safe=" ")
+    return maps / (f"%2E{name[1:]}" if name.startswith(".") else name)
+
+
+def site_folders(maps: Path) -> dict[str, Path]:
+    """Site -> its folder below that of all, by name; none where that does not exist."""
+    if not maps.is_dir():
+        return {}
+    return {unquote(path.name): path for path in sorted(maps.iterdir()) if path.is_dir()}
 
 
 class SiteMaps:

@@ -21,7 +21,7 @@ from reid.site_map import (
     read_map,
     write_map,
 )
-from reid.site_maps import KEPT, SiteMaps
+from reid.site_maps import KEPT, SiteMaps, folder_of, site_folders
 
 SIZE, OUT = 6, 4
 
@@ -224,3 +224,14 @@ def test_a_threshold_stays_as_far_above_what_other_people_have() -> None:
     assert told.threshold(0.8) == pytest.approx(0.6)
     assert told.threshold(0.99) == HIGHEST_THRESHOLD
     assert card(made()).threshold(0.8) is None
+
+
+@pytest.mark.parametrize("site", [".", "..", "../gate", "a/b", "north gate", "größe", ".hidden"])
+def test_a_site_of_any_name_has_a_folder_of_its_own_below_that_of_all(
+    tmp_path: Path, site: str
+) -> None:
+    folder = folder_of(tmp_path, site)
+    folder.mkdir()
+
+    assert folder.resolve().parent == tmp_path.resolve()
+    assert site_folders(tmp_path) == {site: folder}
