@@ -288,8 +288,9 @@ class Ledger:
         results: list[tuple[Any, BaseException | None]],
         open_again: bool,
     ) -> None:
+        loop = asyncio.get_running_loop()
         for (_, _, done, _), (result, error) in zip(group, results, strict=True):
-            done(result, error)
+            loop.call_soon(done, result, error)  # one that raises keeps none of the others
         if open_again and self._room is not None:
             self._room.set()
 

@@ -150,3 +150,31 @@ def test_closing_the_readers_ends_a_long_read(tmp_path: Path) -> None:
             await asyncio.to_thread(ledger.close)
 
     asyncio.run(work())
+
+
+def test_an_answer_that_nobody_can_take_keeps_none_of_the_others_from_theirs(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> tuple[list[str], list[str]]:
+        ledger = await opened(tmp_path)
+        answers: list[str] = []
+        raised: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: raised.append(repr(context["exception"])))
+
+        def cannot(_result: object, _error: BaseException | None) -> None:
+            raise ValueError("not this one")
+
+        gate = threading.Event()
+        ledger.submit(lambda _store: gate.wait(10), lambda _r, _e: None)
+        ledger.submit(lambda _store: "first", cannot)
+        ledger.submit(lambda _store: "second", lambda result, _error: answers.append(str(result)))
+        gate.set()
+        await ledger.run(lambda _store: None)
+        await asyncio.to_thread(ledger.close)
+        return answers, raised
+
+    answers, raised = asyncio.run(scenario())
+
+    assert answers == ["second"]
+    assert raised == ["ValueError('not this one')"]
