@@ -113,13 +113,15 @@ build/torchreid: $(VENV)/.dev tests/requirements-torchreid.txt
 reference: build/torchreid  ## OSNet against torchreid, and the published figures on Market-1501 (needs REID_SHARED; minutes)
 	@REID_REQUIRE_ALL=1 REID_TORCHREID=build/torchreid $(BIN)/python -m pytest -m reference tests/unit/models
 
+PICTURES = $(BIN)/python -m benchmarks.adapt_pictures --height 128 --width 64 --epochs 3 --steps 150
 adapt: $(VENV)/.dev  ## what adaptation without labels brings: every table of docs/adaptation.md (needs REID_SHARED)
 	@$(BIN)/python -m benchmarks.bench_adapt --all --pictures $(OUT)/adapt
 	@$(BIN)/python -m benchmarks.bench_adapt --model models/weights/osnet_x0_25_cuhk03.onnx
 	@$(BIN)/python -m benchmarks.bench_association
-	@$(BIN)/python -m benchmarks.adapt_pictures --curves $(OUT)/adapt/adaptation-pictures.png
-	@$(BIN)/python -m benchmarks.adapt_pictures --source models/weights/wip/osnet_x0_25_market.pth --target cuhk03 --seeds 1
-	@$(BIN)/python -m benchmarks.adapt_pictures --source osnet_x0_25_msmt17.pth --seeds 1
+	@$(PICTURES) --loss baseline gds gds-h --curves $(OUT)/adapt/adaptation-pictures.png
+	@$(PICTURES) --loss baseline gds-h --source models/weights/wip/osnet_x0_25_market.pth --target cuhk03 --seeds 1
+	@$(PICTURES) --loss baseline gds-h --source osnet_x0_25_msmt17.pth --seeds 1
+	@$(BIN)/python -m benchmarks.adapt_pictures --loss histogram f-statistic global --seeds 1
 
 image:  ## build the images and run the main job inside
 	@deploy/build_image.sh
