@@ -489,7 +489,9 @@ class World:
 
         def nothing_waits() -> bool:
             try:
-                db = sqlite3.connect(f"{(folder / 'spool.sqlite').as_uri()}?mode=ro", uri=True)
+                db = sqlite3.connect(
+                    f"{(folder / 'spool.sqlite').absolute().as_uri()}?mode=ro", uri=True
+                )
                 try:
                     waiting = db.execute("SELECT count(*) FROM sighting WHERE state = 0")
                     return int(waiting.fetchone()[0]) == 0
