@@ -62,7 +62,7 @@ class DFine:
 
 
 class RfDetr:
-    """Outputs dets (1, q, 4) cx cy w h in 0..1 and labels (1, q, classes) logits."""
+    """Outputs dets (1, q, 4) cx cy w h in 0..1 and labels (1, q, classes) logits, in any order."""
 
     family: ClassVar[str] = "rfdetr"
     nms_iou: ClassVar[float | None] = None
@@ -88,25 +88,31 @@ class RfDetr:
     def shapes_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
         if len(outputs) != 2 or any(output.ndim != 3 for output in outputs):
             return False
-        boxes, logits = outputs
+        boxes, logits = _boxes_and_logits(outputs)
         return boxes.shape[2] == 4 and boxes.shape[:2] == logits.shape[:2]
 
     @staticmethod
     def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
-        boxes, logits = outputs
+        boxes, logits = _boxes_and_logits(outputs)
         # shares of the frame, and logits, most of them far below 0
         return bool(boxes.min() >= -0.5 and boxes.max() <= 2.0 and logits.min() < 0.0)
 
     @staticmethod
     def classes(outputs: Sequence[Array]) -> int | None:
-        columns: int = outputs[1].shape[2]
+        columns: int = _boxes_and_logits(outputs)[1].shape[2]
         return columns
 
     def candidates(self, outputs: Sequence[Array], low: float) -> Candidates:
-        boxes, logits = outputs[0][0], outputs[1][0]
+        boxes, logits = (output[0] for output in _boxes_and_logits(outputs))
         person = self._person
         if person is None:
             person = 1 if logits.shape[1] >= COCO_IDS else 0
         scores = 1.0 / (1.0 + np.exp(-np.clip(logits[:, person], -80.0, 80.0)))
         kept = np.flatnonzero(scores >= low)
         return corners(boxes[kept]) * self._size, scores[kept]
+
+
+def _boxes_and_logits(outputs: Sequence[Array]) -> tuple[Array, Array]:
+    """The output of four columns first; where both have four, as they came."""
+    first, second = outputs
+    return (second, first) if first.shape[2] != 4 == second.shape[2] else (first, second)

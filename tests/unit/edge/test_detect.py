@@ -126,14 +126,20 @@ def dfine(path: Path) -> Path:
     )
 
 
-def rfdetr(path: Path) -> Path:
+def rfdetr(path: Path, *, logits_first: bool = False) -> Path:
     dets = np.full((1, 6, 4), 0.5, np.float32)
     dets[0, :2] = CENTRES[:, :4] / 64.0
     logits = np.full((1, 6, 91), -9.0, np.float32)
     logits[0, 0, 1] = np.log(0.9 / 0.1)
     logits[0, 1, 1] = np.log(0.7 / 0.3)
     logits[0, 2, 3] = 4.0
-    return constant_detector(path, {"dets": dets, "labels": logits}, input_name="input")
+    outputs = {"dets": dets, "labels": logits}
+    order = reversed(outputs) if logits_first else outputs
+    return constant_detector(path, {name: outputs[name] for name in order}, input_name="input")
+
+
+def rfdetr_logits_first(path: Path) -> Path:
+    return rfdetr(path, logits_first=True)
 
 
 def omz_ssd(path: Path) -> Path:
@@ -163,6 +169,7 @@ FAMILIES: Sequence[tuple[str, Callable[[Path], Path]]] = [
     ("nanodet-plus", nanodet),
     ("dfine", dfine),
     ("rfdetr", rfdetr),
+    ("rfdetr", rfdetr_logits_first),
     ("omz-ssd", omz_ssd),
     ("omz-boxes", omz_boxes),
 ]
