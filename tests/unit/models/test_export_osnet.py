@@ -157,4 +157,5 @@ def test_committed_weights_are_what_their_cards_say(card: Path) -> None:
 
     assert opened.name == fields["name"]
     assert fields["training_data"]
-    assert not fields["commercial_use"]
+    trained_for_research_only = "research" in fields["licence"]
+    assert fields["commercial_use"] is not trained_for_research_only
