@@ -153,6 +153,14 @@ class Box:
         collector = Collector(config=config, on_fault=self._thread_died)
         collector.start()
         self._stack.callback(collector.stop)
+        if collector.over:
+            log.warning(
+                "no crops are kept: the folder's hours are spent (collect.max_hours), or its count "
+                "cannot be read; to go on raise them, to begin anew delete the count",
+                count=str(collector.count_file),
+                hours=config.max_hours,
+            )
+            return collector
         log.warning(
             "crops of people are kept on this box (--collect); nothing of them is sent",
             folder=str(config.folder),

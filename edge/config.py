@@ -219,7 +219,7 @@ class CollectConfig(Section):
 
     folder: Path | None = Field(None, description="Where crops are kept. Unset: none are.")
     max_hours: Annotated[float, Field(gt=0)] = Field(
-        24.0, description="Collecting ends so long after the start."
+        24.0, description="Collecting ends after so long, all runs with the folder together."
     )
     max_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
         1 << 30, description="No crop is written while so much is in the folder."

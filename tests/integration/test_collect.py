@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from edge.collect import COUNT
 from tests.support.processes import MatcherProcess, run_box
 from tests.support.standins import write_film, write_models
 
@@ -37,13 +38,18 @@ def test_crops_are_kept_only_where_asked_for_and_every_such_start_says_so(
         plain = run_box(*box)
         before = sorted(crops.iterdir())
         asked = run_box(*box, "--collect", str(crops), "--collect-keep", "1")
+        (crops / COUNT).write_text("86400\n")
+        spent = run_box(*box, "--collect", str(crops))
 
-    assert (plain.code, asked.code) == (0, 0), asked.stderr
+    assert (plain.code, asked.code, spent.code) == (0, 0, 0), asked.stderr
     assert "--collect" not in plain.stderr and before == [old, theirs]
     assert "crops of people are kept on this box (--collect)" in asked.stderr
-    kept = [path for path in crops.iterdir() if path != theirs]
+    kept = [path for path in crops.glob("*.jpg") if path != theirs]
     assert old not in kept and theirs.exists()
     assert len(kept) == asked.summary["cameras"]["hall"]["embeddings"] > 0
-    assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in [*kept, crops / COUNT]} == {0o600}
+    assert "no crops are kept" in spent.stderr and sorted(crops.glob("*.jpg")) == sorted(
+        [*kept, theirs]
+    )
     assert stat.S_IMODE(crops.stat().st_mode) == 0o700
     assert all(cv2.imread(str(path)) is not None for path in kept)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.collect import CollectError, Collector
+from edge.collect import COUNT, CollectError, Collector
 from edge.config import CollectConfig
 from models.data.store import open_images
 from tests.conftest import skip_or_fail
@@ -53,7 +53,7 @@ def test_crops_are_files_of_the_owner_alone_and_can_be_read_as_images(tmp_path: 
     kept.put("yard", 8, crop(2))
     kept.stop()
 
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted(path.name for path in folder.glob("*.jpg"))
     assert [(name.split("_")[0][-6:], name.split("_")[1]) for name in names] == [
         ("000007", "c1"),
         ("000008", "c2"),
@@ -91,8 +91,73 @@ def test_old_crops_are_deleted_and_collecting_ends_after_its_hours(tmp_path: Pat
     kept.put("door", 1, crop())
     kept.stop()
 
-    assert list(old.parent.iterdir()) == []
+    assert list(old.parent.glob("*.jpg*")) == []
     assert kept.told() is None
+
+
+def test_hours_are_counted_on_across_restarts_and_begin_anew_without_the_count(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "crops"
+    clock = Clock()
+
+    def day(hours: float) -> int:
+        """Crops kept at the end of a run of so long."""
+        kept = collector(folder, now_s=clock, max_hours=24.0)
+        clock.s += 3600.0 * hours
+        kept.put("door", 1, crop())
+        kept.stop()
+        clock.s += 1e6  # another boot: the clock says nothing of the last one
+        return kept.written
+
+    written = [day(10.0), day(10.0), day(3.0), day(2.0), day(0.0)]
+    count = (folder / COUNT).read_text()
+    mode = stat.S_IMODE((folder / COUNT).stat().st_mode)
+    (folder / COUNT).unlink()
+    anew = day(0.0)
+
+    assert written == [1, 1, 1, 0, 0]
+    assert (count, mode, anew) == ("86400\n", 0o600, 1)
+
+
+def test_a_run_that_was_killed_counts_and_so_does_a_count_that_cannot_be_read(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    killed = collector(tmp_path / "crops", now_s=clock, max_hours=1.0)
+    after_kill = float((tmp_path / "crops" / COUNT).read_text())
+    killed.stop()
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / COUNT).write_text("")
+
+    kept = collector(damaged, now_s=clock)
+    over = kept.over
+    kept.put("door", 1, crop())
+    kept.stop()
+
+    assert 0 < after_kill <= 60
+    assert over and kept.written == 0
+    assert (damaged / COUNT).read_text() == ""
+
+
+def test_a_count_that_cannot_be_written_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    kept = collector(tmp_path / "crops", now_s=clock)
+    real = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if target.name == COUNT:
+            raise OSError(28, "No space left on device")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    clock.s = 3600.0
+
+    eventually(lambda: "longer than collect.max_hours" in (kept.told() or ""), within_s=WITHIN_S)
+    kept.stop()
 
 
 def test_pictures_that_are_not_its_own_are_never_deleted(tmp_path: Path) -> None:
@@ -111,7 +176,7 @@ def test_pictures_that_are_not_its_own_are_never_deleted(tmp_path: Path) -> None
 
     collector(folder).stop()
 
-    assert sorted(folder.iterdir()) == sorted([theirs, market])
+    assert sorted(folder.glob("*.jpg*")) == sorted([theirs, market])
 
 
 def test_a_crop_that_cannot_be_deleted_is_said_and_ends_nothing(
