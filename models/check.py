@@ -18,7 +18,7 @@ import numpy as np
 from edge.backends import Choice, choices, processor_name, time_runs
 from edge.config import DetectConfig, EmbedConfig, RuntimeConfig
 from edge.detect.detector import Detector, open_detector
-from edge.detect.recognise import FAMILIES
+from edge.detect.recognise import FAMILIES, verify_task
 from edge.embed import Embedder, golden_row, open_embedder
 from edge.models_dir import model_at
 from edge.runtime import Session, inspect, quota_threads
@@ -144,10 +144,11 @@ def kind_of(model: ModelFile, session: Session) -> tuple[Kind, str]:
     """Detector or embedder, and where that was read.
 
     Raises:
-        WrongKind: the shapes are neither's.
+        WrongKind: the shapes are neither's, or its exporter says that it was made for a third.
     """
     if model.card is not None:
         return model.card.kind, model.card_from
+    verify_task(model.path, session.metadata)
     pictures = [item for item in session.inputs if len(item.shape) == 4 and item.shape[1] == 3]
     if not pictures:
         raise WrongKind(
@@ -263,7 +264,12 @@ def _open(
 
 def _detector_does(detector: Detector, model: ModelFile) -> tuple[tuple[str, str, str], ...]:
     card = model.card
-    names = {"card": model.card_from, "flag": "flag", "recognised": "shapes and values of one run"}
+    names = {
+        "card": model.card_from,
+        "flag": "flag",
+        "metadata": "the exporter's note in the file",
+        "recognised": "names, shapes and values of one run",
+    }
     fed = model.card_from if card and card.input else f"usual for {detector.family}"
     limit = FAMILIES[detector.family].nms_iou
     suppression = f"IoU {limit}" if limit else "none, the model does it"

@@ -38,11 +38,13 @@ class Adapter(Protocol):
     Attributes:
         family: its name in cards, flags and messages.
         default_input: how the family is usually fed; the card's [input] wins.
+        output_names: what its usual exporter calls the outputs.
         nms_iou: IoU limit of its suppression; None where the model suppresses by itself.
         decoding: one line for `edge-models check`: what the numbers of the output mean.
     """
 
     family: ClassVar[str]
+    output_names: ClassVar[frozenset[str]]
     nms_iou: ClassVar[float | None]
     decoding: ClassVar[str]
 

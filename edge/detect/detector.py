@@ -36,7 +36,8 @@ class Detector:
     Attributes:
         name, path: the card's name or the file's stem, and the file.
         variant_id: float32 unless the card or the runtime says otherwise.
-        family: which output layout is read, and `family_from`: card, flag or recognised.
+        family: which output layout is read, and `family_from`: card, flag, metadata (what
+            the exporter wrote into the file) or recognised (names, shapes and values of one run).
         runtime, precision: with what it runs.
         input: how it is fed.
         licence: one line.
@@ -157,8 +158,14 @@ def open_detector(
         made = named_family(model.path, family, height, width, outputs)
         family_from = "flag" if detect.family else "card"
     else:
-        made = recognise(model.path, height, width, outputs)
-        family_from = "recognised"
+        made, family_from = recognise(
+            model.path,
+            height,
+            width,
+            outputs,
+            names=[item.name for item in session.outputs],
+            metadata=session.metadata,
+        )
     spec = own_spec or made.default_input(height, width)
     if card is not None and card.golden is not None:
         admitted = admitted_variant(card, session.runtime, session.precision)

@@ -26,6 +26,7 @@ class DFine:
     """Outputs labels (1, q), boxes (1, q, 4) x1 y1 x2 y2, scores (1, q), in any order."""
 
     family: ClassVar[str] = "dfine"
+    output_names: ClassVar[frozenset[str]] = frozenset({"labels", "boxes", "scores"})
     nms_iou: ClassVar[float | None] = None
     decoding: ClassVar[str] = "labels, boxes x1 y1 x2 y2 in pixels, scores; no suppression needed"
 
@@ -65,6 +66,7 @@ class RfDetr:
     """Outputs dets (1, q, 4) cx cy w h in 0..1 and labels (1, q, classes) logits, in any order."""
 
     family: ClassVar[str] = "rfdetr"
+    output_names: ClassVar[frozenset[str]] = frozenset({"dets", "labels"})
     nms_iou: ClassVar[float | None] = None
     decoding: ClassVar[str] = "cx cy w h in 0..1, score = sigmoid(logit); no suppression needed"
 

@@ -27,6 +27,7 @@ class Yolo26:
     """Rows x1 y1 x2 y2 in input pixels, score, class."""
 
     family: ClassVar[str] = "yolo26"
+    output_names: ClassVar[frozenset[str]] = frozenset({"output0"})
     nms_iou: ClassVar[float | None] = None
     decoding: ClassVar[str] = "rows x1 y1 x2 y2 in pixels, score, class; suppressed in the model"
 

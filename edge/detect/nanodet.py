@@ -25,6 +25,7 @@ class NanoDetPlus:
     """One row per cell."""
 
     family: ClassVar[str] = "nanodet-plus"
+    output_names: ClassVar[frozenset[str]] = frozenset({"output"})
     nms_iou: ClassVar[float | None] = 0.6
     decoding: ClassVar[str] = "class scores, then 4 sides as 8-bin distributions in strides"
 

@@ -23,6 +23,7 @@ class OmzSsd:
     """Output (1, 1, rows, 7): image, label, score, x1 y1 x2 y2 in 0..1; image < 0 ends the list."""
 
     family: ClassVar[str] = "omz-ssd"
+    output_names: ClassVar[frozenset[str]] = frozenset({"detection_out"})
     nms_iou: ClassVar[float | None] = None
     decoding: ClassVar[str] = "rows image, label, score, x1 y1 x2 y2 in 0..1"
 
@@ -59,6 +60,7 @@ class OmzBoxes:
     """Outputs boxes (rows, 5): x1 y1 x2 y2 score, and labels (rows,)."""
 
     family: ClassVar[str] = "omz-boxes"
+    output_names: ClassVar[frozenset[str]] = frozenset({"boxes", "labels"})
     nms_iou: ClassVar[float | None] = None
     decoding: ClassVar[str] = "rows x1 y1 x2 y2 (pixels or 0..1), score; labels beside"
 

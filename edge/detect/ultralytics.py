@@ -16,13 +16,14 @@ from edge.detect.adapter import Candidates, Layout, cell_count, corners
 from edge.runtime import Array
 from reid.card import InputSpec
 
-STRIDES = (8, 16, 32)
+LEVELS = ((8, 16, 32), (4, 8, 16, 32), (8, 16, 32, 64))  # usual; for small people; for large inputs
 
 
 class UltralyticsDense:
     """One column per cell."""
 
     family: ClassVar[str] = "ultralytics"
+    output_names: ClassVar[frozenset[str]] = frozenset({"output0"})
     nms_iou: ClassVar[float | None] = 0.6
     decoding: ClassVar[str] = "columns cx cy w h in pixels, then class scores; no objectness"
 
@@ -36,8 +37,8 @@ class UltralyticsDense:
     @staticmethod
     def shapes_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
         shape = outputs[0].shape
-        cells = cell_count(height, width, STRIDES)
-        return len(outputs) == 1 and len(shape) == 3 and shape[1] >= 5 and shape[2] == cells
+        cells = [cell_count(height, width, strides) for strides in LEVELS]
+        return len(outputs) == 1 and len(shape) == 3 and shape[1] >= 5 and shape[2] in cells
 
     @staticmethod
     def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:

@@ -1,7 +1,9 @@
-"""YOLOX: (1, cells, 5 + classes), objectness times class; raw, or decoded in the model.
+"""YOLOX: (1, cells, 5 + classes), objectness times class; raw, or decoded in the model. And YOLOv6.
 
 Source: Ge et al., YOLOX, arXiv:2107.08430; Megvii's export (`tools/export_onnx.py`), where
 `--decode_in_inference` makes the second form. Input BGR 0..255, letterbox at the top left.
+YOLOv6 (Meituan, `deploy/ONNX/export_onnx.py`) writes the decoded form with an objectness of 1 in
+every cell, and takes RGB 0..1 with the letterbox in the centre.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ class YoloxDecoded:
     """Rows are cx cy w h in input pixels, objectness, classes."""
 
     family: ClassVar[str] = "yolox-decoded"
+    output_names: ClassVar[frozenset[str]] = frozenset({"output"})
     nms_iou: ClassVar[float | None] = 0.65
     decoding: ClassVar[str] = "cx cy w h in pixels, score = objectness × class"
 
@@ -42,8 +45,7 @@ class YoloxDecoded:
     @staticmethod
     def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
         rows = outputs[0][0]
-        # pixels: no size below 0, and centres all over the picture
-        return bool(rows[:, 2:4].min() >= 0.0 and rows[:, :2].max() > 0.5 * max(height, width))
+        return _in_pixels(height, width, rows) and not _all_objects(rows)
 
     @staticmethod
     def classes(outputs: Sequence[Array]) -> int | None:
@@ -60,6 +62,23 @@ class YoloxDecoded:
 
     def _centres(self, values: Array, cells: Array) -> Array:
         return values
+
+
+class YoloV6(YoloxDecoded):
+    """Rows are cx cy w h in input pixels, 1, classes."""
+
+    family: ClassVar[str] = "yolov6"
+    output_names: ClassVar[frozenset[str]] = frozenset({"outputs"})
+    decoding: ClassVar[str] = "cx cy w h in pixels, a column of ones, score = class"
+
+    @staticmethod
+    def default_input(height: int, width: int) -> InputSpec:
+        return InputSpec(height=height, width=width, colour="rgb", range=1, fit="letterbox_centre")
+
+    @staticmethod
+    def values_fit(height: int, width: int, outputs: Sequence[Array]) -> bool:
+        rows = outputs[0][0]
+        return _in_pixels(height, width, rows) and _all_objects(rows)
 
 
 class YoloxRaw(YoloxDecoded):
@@ -86,6 +105,16 @@ class YoloxRaw(YoloxDecoded):
         # a person is never larger than a few thousand pixels; the bound keeps exp finite
         wh = np.exp(np.minimum(values[:, 2:], 10.0)) * stride
         return np.concatenate([xy, wh], axis=1)
+
+
+def _in_pixels(height: int, width: int, rows: Array) -> bool:
+    """No size below 0, and centres all over the picture."""
+    return bool(rows[:, 2:4].min() >= 0.0 and rows[:, :2].max() > 0.5 * max(height, width))
+
+
+def _all_objects(rows: Array) -> bool:
+    """A sigmoid is hardly ever 1, and never in every cell of noise."""
+    return bool((rows[:, 4] == 1.0).all())
 
 
 def _columns(outputs: Sequence[Array]) -> int:

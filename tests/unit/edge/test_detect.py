@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -42,6 +43,16 @@ def opened(path: Path, **detect: object) -> Detector:
     return open_detector(path, ONE_THREAD, DetectConfig.model_validate(detect))
 
 
+def renamed(make: Callable[[Path], Path], path: Path, name: str) -> Path:
+    """A model of one output, with another name for it."""
+    model = onnx.load(make(path))
+    old = model.graph.output[0].name
+    model.graph.output[0].name = name
+    for node in model.graph.node:
+        node.output[:] = [name if output == old else output for output in node.output]
+    return save(model, path)
+
+
 def looked(path: Path, **detect: object) -> Detections:
     return opened(path, **detect).detect(np.zeros((64, 64, 3), np.uint8))
 
@@ -52,6 +63,12 @@ def yolox(path: Path) -> Path:
 
 def yolox_decoded(path: Path) -> Path:
     return constant_detector(path, {"output": yolox_rows(CENTRES, raw=False)})
+
+
+def yolov6(path: Path, *, name: str = "outputs") -> Path:
+    rows = yolox_rows(CENTRES, raw=False)
+    rows[..., 4] = 1.0  # it has no objectness and writes ones; the score is the class's
+    return constant_detector(path, {name: rows})
 
 
 def ultralytics(path: Path) -> Path:
@@ -126,14 +143,16 @@ def dfine(path: Path) -> Path:
     )
 
 
-def rfdetr(path: Path, *, logits_first: bool = False) -> Path:
+def rfdetr(
+    path: Path, *, logits_first: bool = False, names: tuple[str, str] = ("dets", "labels")
+) -> Path:
     dets = np.full((1, 6, 4), 0.5, np.float32)
     dets[0, :2] = CENTRES[:, :4] / 64.0
     logits = np.full((1, 6, 91), -9.0, np.float32)
     logits[0, 0, 1] = np.log(0.9 / 0.1)
     logits[0, 1, 1] = np.log(0.7 / 0.3)
     logits[0, 2, 3] = 4.0
-    outputs = {"dets": dets, "labels": logits}
+    outputs = dict(zip(names, (dets, logits), strict=True))
     order = reversed(outputs) if logits_first else outputs
     return constant_detector(path, {name: outputs[name] for name in order}, input_name="input")
 
@@ -162,6 +181,7 @@ def omz_boxes(path: Path) -> Path:
 FAMILIES: Sequence[tuple[str, Callable[[Path], Path]]] = [
     ("yolox", yolox),
     ("yolox-decoded", yolox_decoded),
+    ("yolov6", yolov6),
     ("ultralytics", ultralytics),
     ("yolo26", yolo26),
     ("yolo-rtdetr", yolo_rtdetr),
@@ -257,6 +277,104 @@ def test_two_families_that_fit_are_refused_with_both_named(tmp_path: Path) -> No
     assert "--detector-family" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("make", "name", "candidates"),
+    [
+        (yolov6, "output", "yolov6 or yolox or yolox-decoded"),  # YOLOX's name, YOLOv6's ones
+        (lambda path, name: renamed(yolox, path, name), "outputs", "yolox or yolov6"),
+        (lambda path, name: renamed(yolox_decoded, path, name), "outputs", "decoded or yolov6"),
+    ],
+)
+def test_a_name_of_one_family_over_values_of_another_is_refused_with_both_named(
+    make: Callable[..., Path], name: str, candidates: str, tmp_path: Path
+) -> None:
+    path = make(tmp_path / "model.onnx", name=name)
+
+    with pytest.raises(FamilyAmbiguous, match=candidates) as refused:
+        opened(path)
+
+    assert f"its output is called {name}" in str(refused.value)
+    for family in refused.value.candidates:
+        assert opened(path, family=family).family_from == "flag"
+
+
+def test_names_that_no_exporter_here_gives_leave_it_to_the_values(tmp_path: Path) -> None:
+    assert opened(renamed(yolox, tmp_path / "a.onnx", "pred")).family == "yolox"
+    assert opened(renamed(yolov6, tmp_path / "b.onnx", "pred")).family == "yolov6"
+
+
+def test_outputs_named_as_transformers_names_them_are_no_rfdetr(tmp_path: Path) -> None:
+    path = rfdetr(tmp_path / "model.onnx", names=("pred_boxes", "logits"))
+
+    with pytest.raises(FamilyUnknown, match="Transformers") as refused:
+        opened(path)
+
+    assert "--detector-family rfdetr" in str(refused.value)
+    assert opened(path, family="rfdetr").family == "rfdetr"
+
+
+EMPTY_ROWS = np.zeros((1, 300, 6), np.float32)
+INSIDE_OUT = np.array([9.0, 9.0, 4.0, 4.0, 0.01, 0.0], np.float32) * np.ones((1, 300, 1), "f4")
+
+
+@pytest.mark.parametrize("rows", [EMPTY_ROWS, INSIDE_OUT])
+@pytest.mark.parametrize(
+    ("metadata", "family"),
+    [
+        ({"head": "Detect", "end2end": "True"}, "yolo26"),
+        ({"head": "v10Detect"}, "yolo26"),
+        ({"head": "RTDETRDecoder"}, "yolo-rtdetr"),
+        ({"end2end": "True"}, "yolo26"),  # before it wrote the head
+    ],
+)
+def test_what_ultralytics_wrote_into_the_file_decides_where_values_cannot(
+    rows: np.ndarray, metadata: dict[str, str], family: str, tmp_path: Path
+) -> None:
+    path = constant_detector(
+        tmp_path / "model.onnx",
+        {"output0": rows},
+        metadata={"author": "Ultralytics", "task": "detect", **metadata},
+    )
+
+    detector = opened(path)
+
+    assert (detector.family, detector.family_from) == (family, "metadata")
+
+
+def test_a_note_of_the_exporter_that_the_shapes_deny_is_left_aside(tmp_path: Path) -> None:
+    path = constant_detector(
+        tmp_path / "model.onnx",
+        {"output": yolox_rows(CENTRES, raw=True)},
+        metadata={"author": "Ultralytics", "head": "Detect", "task": "detect"},
+    )
+
+    assert opened(path).family_from == "recognised"
+
+
+@pytest.mark.parametrize("task", ["segment", "obb", "classify"])
+def test_a_model_made_for_another_task_is_refused_with_it(task: str, tmp_path: Path) -> None:
+    path = constant_detector(
+        tmp_path / "model.onnx",
+        {"output0": np.zeros((1, 6, 84), np.float32)},
+        metadata={"author": "Ultralytics", "task": task},
+    )
+
+    with pytest.raises(WrongKind, match=f"made for {task}"):
+        opened(path)
+
+
+@pytest.mark.parametrize("strides", [(4, 8, 16, 32), (8, 16, 32, 64)])
+def test_an_ultralytics_model_with_a_level_more_is_read(
+    strides: tuple[int, ...], tmp_path: Path
+) -> None:
+    cells = sum((64 // stride) ** 2 for stride in strides)
+    columns = np.zeros((1, 5, cells), np.float32)
+    columns[0, :, :2] = CENTRES.T
+    path = constant_detector(tmp_path / "model.onnx", {"output0": columns})
+
+    np.testing.assert_allclose(looked(path).boxes, PEOPLE[:, :4], atol=0.05)
+
+
 def test_boxes_that_begin_outside_the_picture_are_corners(tmp_path: Path) -> None:
     rows = np.zeros((1, 300, 6), np.float32)
     rows[0, :, :4] = (-8, -8, 24, 24)  # all the same, as untrained weights give
@@ -324,7 +442,7 @@ def test_a_model_that_knows_no_people_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("make", "classes"),
-    [(yolox, 1), (yolox_decoded, 1), (ultralytics, 2), (nanodet, 2), (rfdetr, 91)],
+    [(yolox, 1), (yolox_decoded, 1), (yolov6, 1), (ultralytics, 2), (nanodet, 2), (rfdetr, 91)],
 )
 def test_a_class_that_the_model_does_not_have_is_refused(
     make: Callable[[Path], Path], classes: int, tmp_path: Path

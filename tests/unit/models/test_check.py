@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -52,11 +53,23 @@ def test_a_detector_without_a_card_is_described(tmp_path: Path) -> None:
     found = facts(report)
     assert (code, report["kind"], report["card_from"]) == (0, "detector", "")
     assert report["inputs"] == ["images 1×3×64×64 float32"]
-    assert found["family"] == ("yolox", "shapes and values of one run")
+    assert found["family"] == ("yolox", "names, shapes and values of one run")
     assert found["input"] == ("64×64 BGR 0..255, letterbox_top_left", "usual for yolox")
     assert found["golden output"][0] == "not checked"
     assert report["speed"][0]["runtime"] == "onnxruntime f32"
     assert report["speed"][0]["ms"] > 0
+
+
+def test_a_classifier_that_says_so_is_no_embedder(tmp_path: Path) -> None:
+    path = tmp_path / "c.onnx"
+    model = onnx.load(mean_embedder(path))
+    onnx.helper.set_model_props(model, {"author": "Ultralytics", "task": "classify"})
+    onnx.save(model, path)
+
+    result = ran("check", str(path))
+
+    assert result.exit_code == 3
+    assert "was made for classify, as it says itself" in result.stderr
 
 
 def test_an_embedder_without_a_card_would_be_refused(tmp_path: Path) -> None:
