@@ -48,6 +48,10 @@ class Stage:
     height: int = 256
     width: int = 128
 
+    def __post_init__(self) -> None:
+        _within(self, 1, 100_000, "epochs")
+        _within(self, 16, 1024, "height", "width")
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -75,6 +79,10 @@ class Augment:
     hue_deg: float = 0.0
     grey: float = 0.0
     blur: float = 0.0
+
+    def __post_init__(self) -> None:
+        _within(self, 0, 1, "flip", "shift", "zoom", "erase", "jitter", "grey", "blur")
+        _within(self, 0, 180, "rotate_deg", "hue_deg")
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,21 @@ class Losses:
     distil_relations: float = 0.0
     temperature: float = 4.0
 
+    def __post_init__(self) -> None:
+        weights = ("classes", "contrastive", "triplet", "distil_logits", "distil_relations")
+        _within(self, 0, 1e6, *weights, "margin", "classes_from_epoch", "triplet_from_epoch")
+        _within(self, 1e-3, 1e3, "contrastive_temperature", "temperature")
+        _within(self, 0, 0.999, "smoothing")
+
+    def teach(self, epoch: int, *, teacher: bool) -> bool:
+        """Whether any of them is on in an epoch, counted from 0."""
+        return bool(
+            (self.classes and epoch >= self.classes_from_epoch)
+            or (self.triplet and epoch >= self.triplet_from_epoch)
+            or self.contrastive
+            or (teacher and (self.distil_logits or self.distil_relations))
+        )
+
 
 @dataclass(frozen=True)
 class Optimise:
@@ -138,6 +161,13 @@ class Optimise:
     images: int = 4
     precision: Literal["float32", "bfloat16"] = "float32"
 
+    def __post_init__(self) -> None:
+        _within(self, 0, 100, "learning_rate", "classifier_rate", "weight_decay")
+        _within(self, 0, 0.999999, "ema")
+        _within(self, 2, 4096, "people")
+        _within(self, 1, 4096, "images")
+        _within(self, 0, 10**9, "warmup_steps")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -163,6 +193,13 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     losses: Losses = field(default_factory=Losses)
     optimise: Optimise = field(default_factory=Optimise)
+
+    def __post_init__(self) -> None:
+        losses, taught = self.losses, bool(self.teacher)
+        if not losses.teach(0, teacher=taught):
+            raise ValueError("no loss is on in the first epoch, so nothing would be learned")
+        if (losses.distil_logits or losses.distil_relations) and not taught:
+            raise ValueError("losses.distil_... is set without a teacher to learn from")
 
     @property
     def epochs(self) -> int:
@@ -194,6 +231,13 @@ def read_recipe(path: Path) -> Recipe:
     if not recipe.stages or recipe.epochs < 1:
         raise RecipeError(f"{path}: stages must hold at least one epoch")
     return recipe
+
+
+def _within(part: Any, low: float, high: float, *names: str) -> None:
+    for name in names:
+        value = getattr(part, name)
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value}; expected {low:g} to {high:g}")
 
 
 def build(kind: Any, value: Any, where: str) -> Any:

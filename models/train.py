@@ -5,8 +5,8 @@ last checkpoint as if it had not stopped (bit for bit on one CPU with the same n
 All images are held as bytes on the device and changed there in batches, since a small network is
 starved by a data loader. Checkpoints are written whole or not at all.
 
-In the run's folder: `last.pth` (weights, averaged weights, optimiser, step), `log.jsonl` (one line
-per epoch), `curve.png`.
+In the run's folder: `last.pth` (weights, averaged weights, optimiser, step), and what
+`models/training_log.py` keeps there.
 Threads: one, the caller's.
 """
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from models import checkpoints, fused, ranking
+from models import checkpoints, fused, ranking, training_log
 from models.augment import augment, normalise, uniforms
 from models.data.pack import Pack, load_packs
 from models.data.sampler import PKSampler
@@ -48,6 +48,9 @@ SMALLEST_MATRIX = 8  # rows and columns from which Muon's step is worth its cost
 class Run:
     """A training run: `advance` until `finished`.
 
+    Raises RecipeError, DataError or CheckpointError before the first step where one of these does
+    not fit the others.
+
     Args:
         recipe: what to do.
         packs: folder of the recipe's packs.
@@ -59,13 +62,15 @@ class Run:
     def __init__(
         self, recipe: Recipe, *, packs: Path, folder: Path, device: str = "cpu", save_s: float = 300
     ) -> None:
-        self.recipe, self._folder, self._device = recipe, folder, torch.device(device)
+        self.recipe, self._folder, self._device = recipe, folder, _usable(device)
         self._save_s = save_s
         folder.mkdir(parents=True, exist_ok=True)
         pack = load_packs([packs / name for name in recipe.data.packs])
         self._pack = pack
         sources = recipe.data.sources or pack.sources
+        self._trained_on = list(sources)
         rows = pack.where(*sources)
+        pack.where(*recipe.data.evaluate_query, *recipe.data.evaluate_gallery)  # or DataError now
         rows = rows[pack.person[rows] > 0]
         people, labels = np.unique(pack.person[rows], return_inverse=True)
         self._rows, self.classes = rows, len(people)
@@ -82,10 +87,7 @@ class Run:
         self.network = OSNet(recipe.architecture, classes=self.classes).to(self._device)
         self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.init:
-            start = checkpoints.load(folder / recipe.init)
-            own = self.network.state_dict()
-            own.update(start.state_dict())
-            self.network.load_state_dict(own)
+            self._begin_at(folder / recipe.init)
         self._average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self._optimisers = _optimisers(self.network, recipe.optimise)
         whole = recipe.optimise.precision == "float32"
@@ -93,6 +95,7 @@ class Run:
         self._teacher: OSNet | None = None
         if recipe.teacher:
             self._teacher = checkpoints.load(folder / recipe.teacher, heads=True).to(self._device)
+            self._learned_from(folder / recipe.teacher)
             head = self._teacher.classifier
             if recipe.losses.distil_logits and (head is None or len(head.weight) != self.classes):
                 raise RecipeError(
@@ -138,7 +141,7 @@ class Run:
                     epoch % evaluate_every == 0 or self.finished
                 ):
                     line |= {k: round(v, 2) for k, v in self.evaluate().as_dict().items()}
-                self._log(line)
+                training_log.append(self._folder, line)
                 tqdm.write(json.dumps(line))
                 sums, since, epoch_begin = {}, self.step, time.monotonic()
             if time.monotonic() - saved > self._save_s:
@@ -251,10 +254,23 @@ class Run:
             step=self.step,
             steps=self.steps,
             name=self.recipe.name,
-            trained_on=list(self.recipe.data.sources or self._pack.sources),
+            trained_on=self._trained_on,
             input=asdict(self.recipe.stage_at(max(self.step - 1, 0) // self._sampler.steps)),
         )
-        plot(self._folder)
+        training_log.plot(self._folder)
+
+    def _begin_at(self, path: Path) -> None:
+        """Take a checkpoint's weights, all but the classifier's; the people differ."""
+        own = self.network.state_dict()
+        heads = {name: value for name, value in own.items() if name.startswith("classifier.")}
+        start = checkpoints.load(path)
+        checkpoints.load_strictly(self.network, {**start.state_dict(), **heads}, path)
+        self._learned_from(path)
+
+    def _learned_from(self, path: Path) -> None:
+        """Weights hand on what they were trained on; the new card must list it as well."""
+        known = checkpoints.read(path).get("trained_on") or [f"{path.name}: people not known"]
+        self._trained_on += [str(name) for name in known if str(name) not in self._trained_on]
 
     def _resume(self) -> None:
         saved = checkpoints.read(self._last)
@@ -268,6 +284,7 @@ class Run:
         for optimiser, state in zip(self._optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(state)
         self.step = int(saved["step"])
+        training_log.forget_after(self._folder, self.step)
 
     def _images(self, stage: Stage) -> Tensor:
         """(n, 3, height, width) uint8 of the training rows at the stage's size."""
@@ -288,9 +305,14 @@ class Run:
                 if not value.is_floating_point():
                     self._average[name].copy_(value)
 
-    def _log(self, line: dict[str, Any]) -> None:
-        with (self._folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+
+def _usable(device: str) -> torch.device:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # a torch without CUDA gives the second
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RecipeError(f"--device {device} cannot be used here ({first}); take cpu") from error
+    return torch.device(device)
 
 
 def learning_rate(step: int, steps: int, how: Optimise) -> float:
@@ -361,29 +383,3 @@ def _embed(
             batch = batch.contiguous(memory_format=torch.channels_last)
             parts.append(network(batch).float().cpu().numpy())
     return np.concatenate(parts)
-
-
-def plot(folder: Path) -> None:
-    """Draw `curve.png` from `log.jsonl`: losses, and mAP where it was measured."""
-    log = folder / "log.jsonl"
-    if not log.exists():
-        return
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for name in ("classes", "contrastive", "triplet", "distil_logits", "distil_relations"):
-        points = [(line["epoch"], line[name]) for line in lines if name in line]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=name)
-    axes.set(xlabel="epoch", ylabel="loss")
-    axes.legend(loc="upper left")
-    points = [(line["epoch"], line["map"]) for line in lines if "map" in line]
-    if points:
-        right = axes.twinx()
-        right.plot(*zip(*points, strict=True), "k.-", label="mAP")
-        right.set(ylabel="mAP, %", ylim=(0, 100))
-    figure.savefig(folder / "curve.png", dpi=110)

@@ -11,9 +11,10 @@ import torch
 
 from models import checkpoints
 from models.augment import COLUMNS, augment, normalise, uniforms
+from models.data.errors import DataError
 from models.data.pack import write_pack
 from models.data.readers import open_dataset
-from models.osnet import Architecture
+from models.osnet import Architecture, OSNet
 from models.recipe import (
     Augment,
     DataPart,
@@ -71,6 +72,18 @@ def test_every_recipe_of_the_house_is_readable(path: Path) -> None:
         ('stages = [{epochs="many"}]\n[data]\npacks=["a"]', "expected int, found 'many'"),
         ('kind = "resnet"\nstages = []\n[data]\npacks=["a"]', "'resnet' is none of 'osnet'"),
         ('stages = []\n[data]\npacks=["a"]', "at least one epoch"),
+        ('stages = [{epochs=1, height=0}]\n[data]\npacks=["a"]', "height is 0; expected 16 to"),
+        ('stages = [{epochs=1}]\n[data]\npacks=["a"]\n[augment]\nflip=5', "flip is 5.0; expected"),
+        ('stages = [{epochs=1}]\n[data]\npacks=["a"]\n[optimise]\npeople=1', "people is 1"),
+        ('stages = [{epochs=1}]\n[data]\npacks=["a"]\n[optimise]\nema=1', "ema is 1.0"),
+        (
+            'stages=[{epochs=2}]\n[data]\npacks=["a"]\n[losses]\ntriplet=0\nclasses_from_epoch=1',
+            "no loss is on in the first epoch",
+        ),
+        (
+            'stages=[{epochs=2}]\n[data]\npacks=["a"]\n[losses]\ndistil_logits=1',
+            "without a teacher",
+        ),
         ("seed = 1", "missing"),
         ("seed = ", "not TOML"),
     ],
@@ -267,3 +280,75 @@ def test_every_switch_trains(packs: Path, tmp_path: Path, optimise: Optimise) ->
     assert "triplet" not in told
     assert all(torch.isfinite(torch.tensor(value)) for value in told.values())
     assert not torch.equal(before, run.network.conv1.conv.weight)
+
+
+def test_weights_hand_on_what_they_were_trained_on(packs: Path, tmp_path: Path) -> None:
+    few = dataclasses.replace(TINY, optimise=dataclasses.replace(TINY.optimise, people=2))
+    for name, sources in (
+        ("first", ("market1501:gallery",)),
+        ("teacher", ("market1501:query", "market1501:gallery")),
+    ):
+        data = dataclasses.replace(TINY.data, sources=sources)
+        Run(dataclasses.replace(few, data=data), packs=packs, folder=tmp_path / name).save()
+    recipe = dataclasses.replace(
+        few,
+        init="../first/last.pth",
+        teacher="../teacher/last.pth",
+        losses=Losses(distil_relations=1.0),
+    )
+
+    Run(recipe, packs=packs, folder=tmp_path / "second").save()
+
+    assert checkpoints.read(tmp_path / "second" / "last.pth")["trained_on"] == [
+        "market1501:train",
+        "market1501:gallery",
+        "market1501:query",
+    ]
+
+
+def test_a_start_that_does_not_say_whom_it_saw_is_named(packs: Path, tmp_path: Path) -> None:
+    checkpoints.save(tmp_path / "bare.pth", OSNet(TINY.architecture))
+
+    Run(dataclasses.replace(TINY, init="../bare.pth"), packs=packs, folder=tmp_path / "run").save()
+
+    assert checkpoints.read(tmp_path / "run" / "last.pth")["trained_on"] == [
+        "market1501:train",
+        "bare.pth: people not known",
+    ]
+
+
+def test_a_start_of_another_architecture_is_refused_with_its_key(
+    packs: Path, tmp_path: Path
+) -> None:
+    checkpoints.save(tmp_path / "plain.pth", OSNet(Architecture(width=0.25)))
+    recipe = dataclasses.replace(TINY, init="../plain.pth")
+
+    with pytest.raises(checkpoints.CheckpointError, match=r"plain\.pth lacks"):
+        Run(recipe, packs=packs, folder=tmp_path / "run")
+
+
+def test_an_unknown_set_to_measure_on_is_refused_before_the_first_step(
+    packs: Path, tmp_path: Path
+) -> None:
+    data = dataclasses.replace(TINY.data, evaluate_query=("cuhk03:query",))
+
+    with pytest.raises(DataError, match="cuhk03:query"):
+        Run(dataclasses.replace(TINY, data=data), packs=packs, folder=tmp_path)
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="--device nonsense cannot be used"):
+        Run(TINY, packs=tmp_path / "nowhere", folder=tmp_path, device="nonsense")
+
+
+def test_epochs_that_are_done_again_stand_in_the_log_once(packs: Path, tmp_path: Path) -> None:
+    run = Run(TINY, packs=packs, folder=tmp_path)
+    run.save()
+    before = (tmp_path / "last.pth").read_bytes()
+    run.train()
+    (tmp_path / "last.pth").write_bytes(before)  # as after a crash before the next save
+
+    Run(TINY, packs=packs, folder=tmp_path).train()
+
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
