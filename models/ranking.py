@@ -17,6 +17,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models.data.errors import NoAnswers
+
 JUNK = -1
 Metric = Literal["cosine", "euclidean"]
 Features = NDArray[np.float32]
@@ -73,7 +75,11 @@ def score(
     gallery_people: Labels,
     gallery_cameras: Labels,
 ) -> Scores:
-    """Scores of a distance matrix that comes in blocks of consecutive query rows."""
+    """Scores of a distance matrix that comes in blocks of consecutive query rows.
+
+    Raises:
+        NoAnswers: no query has a right answer in the gallery.
+    """
     ranks, precisions, hardest = [], [], []
     row, unanswerable = 0, 0
     for block in blocks:
@@ -93,7 +99,7 @@ def score(
             precisions.append((found / (hits + 1)).mean())
             hardest.append(len(hits) / (hits[-1] + 1))
     if not ranks:
-        raise ValueError("no query has a right answer in the gallery: same cameras, or no overlap")
+        raise NoAnswers(row)
     first = np.array(ranks)
     return Scores(
         rank1=100 * float((first < 1).mean()),

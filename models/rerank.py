@@ -29,6 +29,7 @@ def rerank(
     """
     everyone = np.concatenate([query, gallery])
     k1 = min(k1, len(everyone) - 1)
+    k2 = min(k2, k1 + 1)
     nearest, spans = _nearest(everyone, k1 + 1)
     encoded = _encode(everyone, nearest, spans, k1)
     if k2 > 1:
@@ -57,7 +58,7 @@ def _nearest(everyone: Features, count: int) -> tuple[NDArray[np.int64], NDArray
         block = 2 - 2 * everyone[start : start + BLOCK] @ everyone.T
         rows = np.arange(len(block))
         block[rows, start + rows] = -1  # rounding must not put a twin before oneself
-        spans[start : start + BLOCK] = block.max(1)
+        spans[start : start + BLOCK] = np.maximum(block.max(1), 1e-12)
         some = np.argpartition(block, count - 1, axis=1)[:, :count]
         order = np.argsort(np.take_along_axis(block, some, 1), axis=1, kind="stable")
         nearest[start : start + BLOCK] = np.take_along_axis(some, order, 1)

@@ -35,6 +35,8 @@ def pack(
     unknown = sorted(set(parts) - {"train", "query", "gallery"})
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of train, query, gallery")
+    if not out.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {out.parent}", param_hint="OUT")
     try:
         with console.status(f"packing {protocol}"):
             size = write_pack(

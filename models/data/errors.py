@@ -3,7 +3,8 @@
 DataError
 ├── LayoutError      a part (folder, list) of the set is not where its layout puts it
 ├── FileNameError    a file's name does not say person and camera as the layout promises
-└── UnreadableImages some images cannot be decoded; all of them are named
+├── UnreadableImages some images cannot be read or decoded; all of them are named
+└── NoAnswers        no query has its person in the gallery under another camera
 """
 
 from __future__ import annotations
@@ -43,18 +44,32 @@ class FileNameError(DataError):
 
 
 class UnreadableImages(DataError):
-    """Images that cannot be decoded.
+    """Images that cannot be read or decoded.
 
     Attributes: set_name, files (all of them), total (images of the set).
     """
 
-    SHOWN = 5
+    SHOWN = 50  # a longer message is read by nobody; `files` has them all
 
     def __init__(self, set_name: str, files: Sequence[str], total: int) -> None:
         self.set_name, self.files, self.total = set_name, tuple(files), total
         shown = ", ".join(files[: self.SHOWN])
         more = f" and {len(files) - self.SHOWN} more" if len(files) > self.SHOWN else ""
         super().__init__(
-            f"{set_name}: {len(files)} of {total} images cannot be decoded: {shown}{more}; "
+            f"{set_name}: {len(files)} of {total} images cannot be read or decoded: {shown}{more}; "
             "replace or remove them"
+        )
+
+
+class NoAnswers(DataError):
+    """Nothing can be judged: every query's person is missing, or only under the same camera.
+
+    Attributes: queries, how many were asked.
+    """
+
+    def __init__(self, queries: int) -> None:
+        self.queries = queries
+        super().__init__(
+            f"no query (of {queries}) has its person in the gallery under another camera; "
+            "give a gallery that shows the queries' people from other cameras"
         )

@@ -76,8 +76,13 @@ def write_pack(
     """Pack parts ("train", "query", "gallery") of a set; returns the file's size in bytes.
 
     Raises:
-        DataError: nothing to pack, unreadable images, or a result above `max_bytes`.
+        DataError: nothing to pack, unreadable images, a result above `max_bytes`, or a set whose
+            query and gallery are training people (their part would be named falsely).
     """
+    if dataset.judged_parts == ("train",):
+        raise DataError(
+            f"{dataset.name}'s training people are a target here; pack them by the set's own reader"
+        )
     chosen = [(part, s) for part in parts for s in dataset.part([part]) if keep(s)]
     if not chosen:
         raise DataError(f"{dataset.name} has no image in {', '.join(parts)}")
@@ -97,25 +102,31 @@ def write_pack(
     with ThreadPoolExecutor(threads) as pool:
         encoded = list(pool.map(encode, decoded))
     offsets = np.concatenate([[0], np.cumsum([len(data) for data in encoded])])
-    if offsets[-1] > max_bytes:
-        raise DataError(
-            f"{dataset.name}: {offsets[-1] / 1e6:.1f} MB packed, the limit is "
-            f"{max_bytes / 1e6:.0f} MB; lower --quality or --height, or pack fewer parts"
-        )
     sources = list(dict.fromkeys(part for part, _ in chosen))
-    with path.open("wb") as file:
-        np.savez(
-            file,
-            version=np.int64(VERSION),
-            sources=np.array([f"{dataset.name}:{part}" for part in sources]),
-            source=np.array([sources.index(part) for part, _ in chosen], np.uint8),
-            person=np.array([s.person for _, s in chosen], np.int32),
-            camera=np.array([s.camera for _, s in chosen], np.int16),
-            size=np.array(size, np.int64),
-            offsets=offsets.astype(np.int64),
-            blob=np.concatenate(encoded),
-        )
-    return path.stat().st_size
+    part_file = path.with_name(f"{path.name}.part")
+    try:
+        with part_file.open("wb") as file:
+            np.savez(
+                file,
+                version=np.int64(VERSION),
+                sources=np.array([f"{dataset.name}:{part}" for part in sources]),
+                source=np.array([sources.index(part) for part, _ in chosen], np.uint8),
+                person=np.array([s.person for _, s in chosen], np.int32),
+                camera=np.array([s.camera for _, s in chosen], np.int16),
+                size=np.array(size, np.int64),
+                offsets=offsets.astype(np.int64),
+                blob=np.concatenate(encoded),
+            )
+        packed = part_file.stat().st_size
+        if packed > max_bytes:
+            raise DataError(
+                f"{dataset.name}: {packed / 1e6:.1f} MB packed, the limit is "
+                f"{max_bytes / 1e6:.0f} MB; lower --quality or --height, or pack fewer parts"
+            )
+        part_file.replace(path)
+    finally:
+        part_file.unlink(missing_ok=True)
+    return packed
 
 
 def load_packs(paths: Sequence[Path], *, threads: int = 2) -> Pack:

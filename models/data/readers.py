@@ -1,13 +1,15 @@
 """Readers of the field's data sets: a folder or tar in, lists of samples out.
 
-Promise: every file of a layout's parts is either a sample or an error that names it; nothing is
-skipped in silence. A split is what the set's authors publish, or is said here where it is ours.
+Promise: every image file of a layout's parts is either a sample or an error that names it; none is
+skipped in silence (lists, notes and Thumbs.db are no images). A split is what the set's authors
+publish, or is said here where it is ours.
 
     reader        expected below the root
     market1501    bounding_box_train/ query/ bounding_box_test/   0002_c1s1_000451_03.jpg
     dukemtmc      the same folders                                0001_c2_f0046182.jpg
     cuhk03        train/ val/                                     0001_c1_0.jpg
     cuhk03-train  the same, judged on the people of train/
+    cuhk03-np     Market-1501's folders, in detected/ or labeled/ 0003_c1_21.png
     msmt17        list_train.txt list_val.txt list_query.txt list_gallery.txt and train/ test/
     viper         cam_a/ cam_b/                                   000_45.bmp
     grid          probe/ gallery/                                 0001_1_25004_107_32_106_221.jpeg
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +30,6 @@ from models.data.store import Images, open_images
 
 JUNK = -1  # Market-1501: badly cut boxes that count neither for nor against
 DISTRACTOR = 0  # Market-1501: nobody's box, stays in the gallery
-VIPER_PEOPLE = 632
-GRID_PEOPLE = 250
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _samples(
 
 
 def _three_parts(images: Images, name: str, pattern: str, like: str) -> Dataset:
-    compiled = re.compile(pattern)
+    compiled = re.compile(pattern, re.IGNORECASE)
     train, query, gallery = (
         _samples(images, name, folder, compiled, like)
         for folder in ("bounding_box_train", "query", "bounding_box_test")
@@ -132,6 +132,21 @@ def cuhk03_train(images: Images) -> Dataset:
         gallery=[sample for sample in train if sample.camera == 2],
         judged_parts=("train",),
     )
+
+
+def cuhk03_np(images: Images) -> Dataset:
+    """CUHK03 by its new protocol (Zhong et al., CVPR 2017): 767 people train, 700 test.
+
+    Numbers of people differ from the other files of CUHK03, so whoever was trained on any part of
+    it counts as trained on these people.
+    """
+    found = _three_parts(
+        images,
+        "cuhk03",
+        r"(?P<person>\d+)_c(?P<camera>\d)_\d+\.(png|jpg)",
+        "0003_c1_21.png",
+    )
+    return replace(found, judged_parts=("train", "query", "gallery"))
 
 
 def msmt17(images: Images) -> Dataset:
@@ -225,7 +240,9 @@ def folder(images: Images) -> Dataset:
 
     Person -1 is junk and 0 a distractor, as in Market-1501.
     """
-    pattern = re.compile(r"(?P<person>-?\d+)_c(?P<camera>\d+)(_.*)?\.(jpe?g|png|bmp|webp)")
+    pattern = re.compile(
+        r"(?P<person>-?\d+)_c(?P<camera>\d+)(_.*)?\.(jpe?g|png|bmp|webp)", re.IGNORECASE
+    )
     like, parts = "PERSON_cCAMERA_anything.jpg (0002_c1_17.jpg)", {}
     for part in ("train", "query", "gallery"):
         if images.files(part):
@@ -246,6 +263,7 @@ READERS: dict[str, Callable[[Images], Dataset]] = {
     "dukemtmc": dukemtmc,
     "cuhk03": cuhk03,
     "cuhk03-train": cuhk03_train,
+    "cuhk03-np": cuhk03_np,
     "msmt17": msmt17,
     "viper": viper,
     "grid": grid,

@@ -74,11 +74,19 @@ class TarStore:
                     for member in archive
                     if member.isfile()
                 }
+                end = archive.offset
         except tarfile.TarError as error:
             raise DataError(
-                f"{path} is not a plain tar ({error}); unpack it or make it one (tar -cf)"
+                f"{path} is not a plain tar ({error}); if it was copied here, copy it again; "
+                "else unpack it or make it one (tar -cf)"
             ) from error
         self._file: int | None = os.open(path, os.O_RDONLY)
+        # tarfile takes a cut between two files for the end; a whole tar has a block of zeros there
+        if os.pread(self._file, tarfile.BLOCKSIZE, end) != bytes(tarfile.BLOCKSIZE):
+            self.close()
+            raise DataError(
+                f"{path} is cut short after {len(self._members)} files; copy it here again"
+            )
 
     def names(self) -> Sequence[str]:
         return sorted(self._members)
@@ -103,8 +111,11 @@ class Images:
         names = store.names()
         tops = {name.split("/", 1)[0] for name in names if "/" in name}
         flat = any("/" not in name for name in names)
-        nested = all(name.count("/") >= 2 for name in names if name.endswith(IMAGE_SUFFIXES))
-        self._top = f"{tops.pop()}/" if len(tops) == 1 and not flat and nested else ""
+        pictures = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+        nested = all(name.count("/") >= 2 for name in pictures)
+        wrapped = len(tops) == 1 and not flat and nested
+        # a user's own set may be nothing but its train/, in subfolders
+        self._top = f"{tops.pop()}/" if wrapped and tops != {"train"} else ""
         self._names = [name.removeprefix(self._top) for name in names]
         self.where = store.where
 
@@ -121,8 +132,11 @@ class Images:
         return name in set(self._names)
 
     def image(self, name: str) -> NDArray[np.uint8] | None:
-        """(h, w, 3) BGR uint8, or None where the bytes are no image."""
-        data = np.frombuffer(self._store.read(self._top + name), np.uint8)
+        """(h, w, 3) BGR uint8, or None where the file cannot be read or is no image."""
+        try:
+            data = np.frombuffer(self._store.read(self._top + name), np.uint8)
+        except (OSError, KeyError):
+            return None  # the caller names it; the others are looked at all the same
         if not data.size:
             return None
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
@@ -134,7 +148,7 @@ class Images:
         """Decoded images in the order of `names`, read ahead by `threads` threads.
 
         Raises:
-            UnreadableImages: at the end of the pass, naming every image that did not decode.
+            UnreadableImages: at the end of the pass, naming every image that is not there to see.
         """
         bad: list[str] = []
         ahead = 64 * threads  # bounds what waits decoded

@@ -11,7 +11,7 @@ from models.data.errors import DataError
 from models.data.pack import load_packs, write_pack
 from models.data.readers import JUNK, open_dataset
 from models.data.sampler import PKSampler
-from tests.unit.models.drawn_people import market
+from tests.unit.models.drawn_people import figure, market, write
 
 
 @pytest.fixture
@@ -74,6 +74,35 @@ def test_a_pack_above_the_limit_is_not_written(tmp_path: Path, packed: Path) -> 
         write_pack(dataset, ["train"], target, size=(64, 32), quality=90, max_bytes=1000)
 
     assert not target.exists()
+
+
+def test_the_limit_is_of_the_whole_file_not_of_its_images_alone(
+    tmp_path: Path, packed: Path
+) -> None:
+    dataset = open_dataset("market1501", tmp_path / "set")
+    how = {"size": (64, 32), "quality": 90}
+    whole = write_pack(dataset, ["train"], tmp_path / "fits.npz", **how)  # type: ignore[arg-type]
+
+    with pytest.raises(DataError, match="the limit is"):
+        write_pack(dataset, ["train"], tmp_path / "over.npz", max_bytes=whole - 1, **how)  # type: ignore[arg-type]
+
+    assert whole == (tmp_path / "fits.npz").stat().st_size
+    assert not list(tmp_path.glob("over*"))
+
+
+def test_training_people_as_a_target_are_not_packed_under_another_parts_name(
+    tmp_path: Path,
+) -> None:
+    for part, person in (("train", 1), ("val", 2)):
+        for camera in (1, 2):
+            image = tmp_path / part / f"{person:04d}_c{camera}_0.jpg"
+            write(image, figure(person, camera, 0))
+
+    with pytest.raises(DataError, match="the set's own reader"):
+        write_pack(
+            open_dataset("cuhk03-train", tmp_path), ["query"], tmp_path / "p.npz",
+            size=(64, 32), quality=90,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])

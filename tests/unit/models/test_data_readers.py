@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -168,3 +169,59 @@ def test_a_path_that_is_neither_folder_nor_tar_is_refused(tmp_path: Path) -> Non
         open_dataset("market1501", tmp_path / "file.tar")
     with pytest.raises(DataError, match="no reader for 'prid'"):
         open_dataset("prid", tmp_path)
+
+
+def test_a_tar_cut_short_is_refused_wherever_the_cut_lies(tmp_path: Path) -> None:
+    folder = market(tmp_path / "set", train=1, test=1, shots=1)
+    whole = tarred(folder, tmp_path / "whole.tar")
+    with tarfile.open(whole) as archive:
+        headers = [member.offset for member in archive]
+    cuts = {
+        "between files": headers[3],
+        "in a header": headers[3] + 100,
+        "in a file": headers[3] - 1,
+    }
+
+    for where, cut in cuts.items():
+        short = tmp_path / "short.tar"
+        short.write_bytes(whole.read_bytes()[:cut])
+        with pytest.raises(DataError, match=r"short\.tar .*copy it (here )?again"):
+            open_dataset("market1501", short)
+        assert where
+
+
+def test_cuhk03s_new_protocol_counts_every_part_as_the_same_people(tmp_path: Path) -> None:
+    for part, person, kind in (
+        ("bounding_box_train", 1, "png"),
+        ("query", 3, "png"),
+        ("bounding_box_test", 3, "jpg"),
+    ):
+        write(tmp_path / part / f"{person:04d}_c2_21.{kind}", figure(person, 2, 0))
+
+    dataset = open_dataset("cuhk03-np", tmp_path)
+
+    assert [(s.person, s.camera) for s in dataset.query + dataset.gallery] == [(3, 2), (3, 2)]
+    assert dataset.judged == ("cuhk03:train", "cuhk03:query", "cuhk03:gallery")
+
+
+def test_a_users_names_may_end_in_capitals(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "12_c3_gate.JPG", figure(12, 3, 0))
+
+    assert [s.person for s in open_dataset("folder", tmp_path).train] == [12]
+
+
+def test_a_users_set_may_be_nothing_but_training_people_in_subfolders(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "gate" / "12_c3_1.png", figure(12, 3, 0))
+
+    assert [s.person for s in open_dataset("folder", tmp_path).train] == [12]
+
+
+def test_an_image_that_is_gone_is_named_like_one_that_does_not_decode(tmp_path: Path) -> None:
+    dataset = open_dataset("market1501", market(tmp_path, train=2, test=1, shots=1))
+    gone = dataset.train[1].name
+    (tmp_path / gone).unlink()
+
+    with pytest.raises(UnreadableImages) as caught:
+        list(dataset.images.all([s.name for s in dataset.train], "market1501"))
+
+    assert caught.value.files == (gone,)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.data.errors import NoAnswers
 from models.ranking import Features, Labels, distances, score, unit
 from models.rerank import rerank
 
@@ -92,7 +93,7 @@ def test_queries_without_an_answer_are_counted_apart() -> None:
     )
 
     assert (found.queries, found.unanswerable, found.rank1) == (1, 1, 100.0)
-    with pytest.raises(ValueError, match="no query"):
+    with pytest.raises(NoAnswers, match=r"no query \(of 1\)"):
         score(
             iter([distance[:1]]), np.array([9]), np.array([1]), np.array([1, 3]), np.array([2, 2])
         )
@@ -157,3 +158,21 @@ def test_reranking_helps_where_neighbours_agree() -> None:
     better = score(rerank(unit(query), unit(gallery)), *labels)
 
     assert better.map > plain.map
+
+
+@pytest.mark.parametrize("gallery", [1, 2, 4])
+def test_a_handful_of_images_can_be_reranked(gallery: int) -> None:
+    features = unit(np.random.default_rng(0).normal(size=(1 + gallery, 8)).astype(np.float32))
+
+    found = np.concatenate(list(rerank(features[:1], features[1:])))
+
+    assert found.shape == (1, gallery)
+    assert np.isfinite(found).all()
+
+
+def test_images_that_are_all_the_same_can_be_reranked() -> None:
+    features = np.ones((6, 4), np.float32) / 2
+
+    found = np.concatenate(list(rerank(features[:2], features[2:])))
+
+    assert np.isfinite(found).all()
