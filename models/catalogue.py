@@ -19,6 +19,9 @@ from reid.card import Card, card_from, card_path, sha256_of, write_card
 from reid.model_errors import CardInvalid
 
 
+BY_HAND = "pull it with --mirror URL_OR_FOLDER, or put the file into the models folder"
+
+
 class CatalogueError(Exception):
     """A model cannot be pulled.
 
@@ -36,6 +39,10 @@ class NotInCatalogue(CatalogueError):
 
 class LicenceNotAccepted(CatalogueError):
     """The licence was shown and not accepted."""
+
+
+class NoAddress(CatalogueError):
+    """The catalogue knows no place that has the file, and no mirror was named."""
 
 
 class FileInTheWay(CatalogueError):
@@ -115,6 +122,7 @@ def pull(
         The ONNX file.
 
     Raises:
+        NoAddress: no place is known; nothing was asked.
         LicenceNotAccepted: `accept` said no; nothing was fetched.
         FileInTheWay: another file of that name lies there.
         DownloadError: no place gave the file.
@@ -128,6 +136,11 @@ def pull(
                 card.name, f"{target} is another file", "move it away or choose another folder"
             )
     else:
+        places = [_in_mirror(mirror, card.file) for mirror in mirrors] or list(entry.urls)
+        if not places:
+            raise NoAddress(
+                card.name, "no public address is known", f"{BY_HAND}; the file is {card.file}"
+            )
         if not accept(card):
             raise LicenceNotAccepted(
                 card.name,
@@ -135,7 +148,6 @@ def pull(
                 "say --yes to accept it",
             )
         folder.mkdir(parents=True, exist_ok=True)
-        places = [_in_mirror(mirror, card.file) for mirror in mirrors] or list(entry.urls)
         fetch(
             places,
             target,

@@ -3,7 +3,8 @@
 Promise: what stands under the final name has the expected bytes; it appears there in one step.
 A cut transfer goes on where it stopped (HTTP Range), also in a later call; a place that sends more
 than expected, something else, or nothing for `timeout_s` is left for the next one. Places are
-http(s) addresses or local folders and files.
+http(s) addresses or local folders and files. User and password in an address go to that host alone,
+as HTTP's basic authentication; no redirect and no message gets them.
 Fails: DownloadError with every place and its reason; what was fetched whole but wrong is deleted,
 what was cut is kept as `.NAME.part`.
 Threads: any; one download of a file at a time.
@@ -11,11 +12,13 @@ Threads: any; one download of a file at a time.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,7 +44,7 @@ class DownloadError(Exception):
 
     def __init__(self, name: str, reasons: Sequence[tuple[str, str]]) -> None:
         self.name = name
-        self.reasons = tuple((mask(place), reason) for place, reason in reasons)
+        self.reasons = tuple((mask(place), mask(reason)) for place, reason in reasons)
         tried = "; ".join(f"{place}: {reason}" for place, reason in self.reasons)
         super().__init__(
             f"{name} could not be fetched ({tried or 'no address is known'}); "
@@ -116,7 +119,10 @@ def _download(url: str, part: Path, size: int, timeout_s: float, told: Progress)
         headers["Range"] = f"bytes={have}-"
     deadline = time.monotonic() + max(3.0 * timeout_s, size / LEAST_BYTES_PER_S)
     try:
-        request = urllib.request.Request(url, headers=headers)
+        address, credentials = _without_credentials(url)
+        request = urllib.request.Request(address, headers=headers)
+        if credentials:
+            request.add_unredirected_header("Authorization", credentials)
         with _opener().open(request, timeout=timeout_s) as answer:
             if have and not _goes_on_at(answer, have):
                 part.unlink()
@@ -131,6 +137,27 @@ def _download(url: str, part: Path, size: int, timeout_s: float, told: Progress)
     except (http.client.HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise _PlaceFailed(f"{type(error).__name__}: {reason}", cut=part.exists()) from error
+
+
+def _without_credentials(url: str) -> tuple[str, str]:
+    """The address without user and password, and the header that says them; empty: none.
+
+    Raises:
+        ValueError: no address; the text does not repeat it, for it may hold a password.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        user, password, _ = parts.username, parts.password, parts.port
+    except ValueError:
+        raise ValueError("is no valid address") from None
+    if user is None:
+        return url, ""
+    pair = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password or '')}"
+    host = parts.netloc.rpartition("@")[2]
+    return (
+        urllib.parse.urlunsplit(parts._replace(netloc=host)),
+        "Basic " + base64.b64encode(pair.encode()).decode("ascii"),
+    )
 
 
 def _opener() -> urllib.request.OpenerDirector:

@@ -10,6 +10,7 @@ ModelError: the result is no detector of people that the box reads.
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,6 +20,22 @@ from models.check import draft_card
 from reid.card import Card, card_path, write_card
 
 LICENCE = "AGPL-3.0 (Ultralytics; other terms by its enterprise licence)"
+
+
+# It has no errors of its own; these are what a foreign or damaged checkpoint gives.
+_FAILURES = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    ImportError,
+    EOFError,
+    AssertionError,
+    pickle.UnpicklingError,
+    SyntaxError,
+)
 
 
 class YoloExportError(Exception):
@@ -32,13 +49,14 @@ class YoloExportError(Exception):
         super().__init__(f"{path}: {what}; {cure}")
 
 
-def export_yolo(path: Path, out: Path, *, size: int = 416) -> Card:
+def export_yolo(path: Path, out: Path, *, size: int = 416, end_to_end: bool = True) -> Card:
     """Export a YOLO checkpoint.
 
     Args:
         path: the .pt file; it is never downloaded.
         out: the ONNX file to write; its card lands beside it.
         size: side of the square input, pixels, a multiple of 32.
+        end_to_end: the head that needs no suppression, where the model has one (YOLO26, YOLOv10).
 
     Returns:
         The card.
@@ -54,7 +72,7 @@ def export_yolo(path: Path, out: Path, *, size: int = 416) -> Card:
     with tempfile.TemporaryDirectory() as folder:
         # Ultralytics writes beside the checkpoint: give it a copy of its own
         copy = Path(shutil.copy(path, folder))
-        made = _export(ultralytics, copy, size).rename(Path(folder) / out.name)
+        made = _export(ultralytics, copy, size, end_to_end).rename(Path(folder) / out.name)
         card = draft_card(
             made, licence=LICENCE, commercial_use=False, made_by="Ultralytics, exported here"
         )
@@ -81,16 +99,21 @@ def _ultralytics(path: Path) -> ModuleType:
     return module
 
 
-def _export(ultralytics: ModuleType, path: Path, size: int) -> Path:
+def _export(ultralytics: ModuleType, path: Path, size: int, end_to_end: bool) -> Path:
     try:
         model = ultralytics.YOLO(str(path), task="detect")
         return Path(
             model.export(
-                format="onnx", imgsz=size, dynamic=False, simplify=False, opset=17, verbose=False
+                format="onnx",
+                imgsz=size,
+                dynamic=False,
+                simplify=False,
+                opset=17,
+                verbose=False,
+                nms=False if end_to_end else None,  # False: "NMS-free head if available"
             )
         )
-    except (OSError, RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
-        # it has no errors of its own; these are what a foreign or damaged checkpoint gives
+    except _FAILURES as error:
         raise YoloExportError(
             path, f"could not be exported ({type(error).__name__}: {error})", "check the checkpoint"
         ) from error

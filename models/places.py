@@ -38,6 +38,20 @@ def needed_folder(given: Path | None) -> Path:
     return folder
 
 
+def existing_folder(given: Path | None) -> Path | None:
+    """The models folder, or none where none is known.
+
+    Raises:
+        typer.Exit: 2, it does not exist; a list of nothing would look like an empty one.
+    """
+    folder = models_folder(given)
+    if folder is not None and not folder.is_dir():
+        named = "--models-dir" if given is not None else ENVIRONMENT
+        say(f"there is no folder {folder}; check {named}, or make it: edge-models pull does")
+        raise typer.Exit(USAGE)
+    return folder
+
+
 def say(text: str) -> None:
     """One message to a person, on stderr, without credentials."""
     print(f"edge-models: {mask(text)}", file=sys.stderr)

@@ -56,8 +56,7 @@ def adapt(
         Path | None, typer.Option(help="Folder of the run and its model.", rich_help_panel=_CROPS)
     ] = None,
     loss: Annotated[
-        str,
-        typer.Option(help="baseline, gds or gds-h.", rich_help_panel=_CROPS),
+        str, typer.Option(help="One of those named above.", rich_help_panel=_CROPS)
     ] = "gds-h",
     epochs: Annotated[
         int, typer.Option(help="Rounds of clustering and training.", rich_help_panel=_CROPS)
@@ -74,7 +73,9 @@ def adapt(
     cameras and times; put under --maps only if it helps on what was held back.
 
     MODEL --images FOLDER --out FOLDER: the checkpoint trained further, as a new
-    model with a card (clustering, with GDS).
+    model with a card, unless it is worse on crops that were held back. At least
+    1000 crops. --loss baseline, gds or gds-h; histogram, f-statistic and global
+    are what the paper of GDS compares it with.
     """
     console = Console(stderr=True)
     for option, value, least in (
@@ -124,7 +125,7 @@ def _from_embeddings(
 
     from models.adapt_embeddings import AdaptRecipe
     from models.site_acceptance import Refused
-    from models.site_adapt import adapt_site
+    from models.site_adapt import MOST_TRACKLETS, adapt_site
     from models.site_evidence import EvidenceError, read_evidence
     from models.site_projection import ProjectionRecipe
     from reid.model_errors import ModelError
@@ -138,6 +139,12 @@ def _from_embeddings(
             f"{evidence.left_out} damaged vectors left out",
             highlight=False,
         )
+        if evidence.tracklets > MOST_TRACKLETS:
+            console.print(
+                f"only the newest {MOST_TRACKLETS} tracklets are learned from and judged on: time "
+                "grows with their square",
+                highlight=False,
+            )
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task("statistics", total=1.0)
             published = adapt_site(
@@ -153,20 +160,16 @@ def _from_embeddings(
         _refuse(console, str(error), error)
     except ModelError as error:
         _refuse(console, str(error), error, 3)
-    before, after = published.verdict.before, published.verdict.after
-    card = published.card
-    times = "no times were known"
-    if card.transit_before is not None and card.transit_after is not None:
-        times = (
-            "nearest across cameras within the usual time "
-            f"{100 * card.transit_before:.1f} % before, {100 * card.transit_after:.1f} % after"
+    card, verdict = published.card, published.verdict
+    console.print(f"held back: {verdict.plain}", highlight=False)
+    if verdict.in_force is not None:
+        console.print(
+            f"against {verdict.in_force_id}, which was in force: {verdict.in_force}",
+            highlight=False,
+            markup=False,
         )
-    console.print(
-        f"held back: errors on certain pairs {100 * before.error:.1f} % before, "
-        f"{100 * after.error:.1f} % after; overlap {before.overlap:.3f} before, "
-        f"{after.overlap:.3f} after; {times}",
-        highlight=False,
-    )
+    if published.problem:
+        console.print(published.problem, style="yellow", markup=False, soft_wrap=True)
     back = shlex.join(["--rollback", "--site", evidence.site, "--maps", str(maps)])
     console.print(
         f"{card.space_id} is in use: {published.path} ({card.bytes} B); "
@@ -208,7 +211,15 @@ def _from_images(
 ) -> None:
     import torch
 
-    from models.adapt import LEAST_IMAGES, LOSSES, Adaptation, AdaptError, PictureRecipe
+    from models.adapt import (
+        BY_ITSELF,
+        BY_PARENT,
+        LEAST_IMAGES,
+        LOSSES,
+        Adaptation,
+        AdaptError,
+        PictureRecipe,
+    )
     from models.adapt_crops import TooFewCrops, open_crops
     from models.checkpoints import CheckpointError
     from models.data.errors import DataError
@@ -231,11 +242,14 @@ def _from_images(
         done = run.export()
     except (AdaptError, TooFewCrops, CheckpointError, DataError, ExportError) as error:
         _refuse(console, str(error), error)
-    told = read_card(card_path(done)).metrics[0].values
-    apart = [told[f"{w}_negative_mean"] - told[f"{w}_positive_mean"] for w in ("before", "after")]
-    console.print(
-        f"held-back pairs: means {apart[0]:.3f} apart before, {apart[1]:.3f} after; "
-        f"overlap {told['before_overlap']:.3f} before, {told['after_overlap']:.3f} after",
-        highlight=False,
-    )
+    told = {one.protocol: one.values for one in read_card(card_path(done)).metrics}
+    for whose, protocol in (("its own", BY_ITSELF), ("the parent's", BY_PARENT)):
+        of = told[protocol]
+        apart = [of[f"{w}_negative_mean"] - of[f"{w}_positive_mean"] for w in ("before", "after")]
+        console.print(
+            f"held-back pairs by {whose} clusters: means {apart[0]:.3f} apart before, "
+            f"{apart[1]:.3f} after; overlap {of['before_overlap']:.3f}, {of['after_overlap']:.3f}; "
+            f"equal error {100 * of['before_error']:.1f}, {100 * of['after_error']:.1f} %",
+            highlight=False,
+        )
     console.print(f"{done} with its card; judge it with edge-models evaluate", highlight=False)

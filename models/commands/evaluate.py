@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -52,7 +52,7 @@ def evaluate(
     from models.checkpoints import CheckpointError
     from models.data.errors import DataError
     from models.data.readers import READERS, open_dataset
-    from models.evaluate import TrainedOnThis, open_model, refuse_trained_people
+    from models.evaluate import TrainedOnThis, distance_blocks, open_model, refuse_trained_people
     from models.evaluate import evaluate as judge
     from models.ranked_page import write_page
     from reid.model_errors import ModelError
@@ -60,6 +60,9 @@ def evaluate(
     console = Console(stderr=True)
     if metric not in ("cosine", "euclidean"):
         raise typer.BadParameter(f"{metric!r} is neither cosine nor euclidean", param_hint="metric")
+    chosen: Literal["cosine", "euclidean"] = "cosine" if metric == "cosine" else "euclidean"
+    if page is not None and not page.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {page.parent}", param_hint="--page")
     try:
         if protocol not in READERS:
             known = ", ".join(sorted(READERS))
@@ -77,14 +80,16 @@ def evaluate(
             scores, query, gallery = judge(
                 opened,
                 dataset,
-                metric="cosine" if metric == "cosine" else "euclidean",
+                metric=chosen,
                 flip=flip,
                 reranked=rerank,
                 insist=True,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         if page is not None:
-            write_page(page, dataset, query, gallery)
+            how = f"{metric}, flipped" if flip else metric
+            blocks = distance_blocks(query, gallery, metric=chosen, reranked=rerank)
+            write_page(page, dataset, blocks, how=f"{how}, re-ranked" if rerank else how)
     except (DataError, TrainedOnThis) as error:
         console.print(str(error), style="red", markup=False, highlight=False)
         raise typer.Exit(2) from error

@@ -39,10 +39,13 @@ def export(
             "--yolo", help="A detector of Ultralytics (extra export); --height: its side."
         ),
     ] = False,
+    end_to_end: Annotated[
+        bool, typer.Option(help="With --yolo: the head without suppression, where it has one.")
+    ] = True,
 ) -> None:
     """Export, compare with torch (cosine at least 0.9999), and write the card."""
     if yolo:
-        _export_yolo(checkpoint, out, size=height or YOLO_SIZE)
+        _export_yolo(checkpoint, out, size=height or YOLO_SIZE, end_to_end=end_to_end)
         return
     from models import checkpoints
     from models.export import (
@@ -85,10 +88,10 @@ def export(
     console.print(f"{out}: {len(content) / 1e6:.2f} MB, {high}×{wide}, space {card.space_id}")
 
 
-def _export_yolo(checkpoint: Path, out: Path, *, size: int) -> None:
+def _export_yolo(checkpoint: Path, out: Path, *, size: int, end_to_end: bool) -> None:
     from models.export_yolo import YoloExportError, export_yolo
     from models.places import refusals
 
     with refusals(YoloExportError):
-        card = export_yolo(checkpoint, out, size=size)
+        card = export_yolo(checkpoint, out, size=size, end_to_end=end_to_end)
     print(f"{out}: family {card.family}, {card.licence_line()}")

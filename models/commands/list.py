@@ -10,7 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from edge.models_dir import Listing
-    from reid.card import Card
+    from models.catalogue import Entry
+    from reid.card import Card, ModelFile
 
 
 def register(app: typer.Typer) -> None:
@@ -22,25 +23,28 @@ def list_models(
     models_dir: Annotated[
         Path | None, typer.Option(help="Models folder; else EDGE_MODELS_DIR.")
     ] = None,
+    catalogue: Annotated[
+        Path | None, typer.Option(help="A catalogue of your own instead of the packaged one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Models in the models folder and in the package, and public ones to pull."""
     from edge import models_dir as folders
     from models.catalogue import read_catalogue
-    from models.places import models_folder, refusals
+    from models.places import existing_folder, refusals
 
     with refusals():
-        folder = models_folder(models_dir)
+        folder = existing_folder(models_dir)
         places = [place for place in (folder, folders.packaged_dir()) if place is not None]
         listings = {place: folders.list_models(place) for place in places}
         defaults = _defaults(folder)
-        catalogue = [entry.card for entry in read_catalogue()]
-    rows = [row for place in places for row in _rows(place, listings[place], defaults)]
+        entries = read_catalogue(catalogue)
+        rows = [row for place in places for row in _rows(place, listings[place], defaults)]
     here = {row["sha256"] for row in rows}
     rows += [
-        _row(card, "catalogue", "edge-models pull " + card.name)
-        for card in catalogue
-        if card.sha256 not in here
+        _row(entry.card, "catalogue", _how(entry))
+        for entry in entries
+        if entry.card.sha256 not in here
     ]
     troubles = [str(error) for place in places for error in listings[place].broken]
     bare = [str(path) for place in places for path in listings[place].bare]
@@ -65,10 +69,31 @@ def _defaults(folder: Path | None) -> set[Path]:
 
 def _rows(place: Path, listing: Listing, defaults: set[Path]) -> list[dict[str, Any]]:
     return [
-        _row(model.card, str(place), "default" if model.path in defaults else "")
+        _row(model.card, str(place), _state(model, defaults))
         for model in listing.models
         if model.card is not None
     ]
+
+
+def _state(model: ModelFile, defaults: set[Path]) -> str:
+    """Whether it is a default; what is wrong with a file that is not its card's."""
+    from reid.card import verify_bytes
+    from reid.model_errors import ModelError
+
+    assert model.card is not None
+    try:
+        verify_bytes(model.path, model.read(), model.card)
+    except ModelError as error:
+        return f"refused: {error.what}"
+    return "default" if model.path in defaults else ""
+
+
+def _how(entry: Entry) -> str:
+    from models.catalogue import BY_HAND
+
+    if entry.urls:
+        return f"edge-models pull {entry.card.name}"
+    return f"no public address: {BY_HAND}"
 
 
 def _row(card: Card, where: str, note: str) -> dict[str, Any]:

@@ -28,13 +28,13 @@ def pack(
     """Write images of a set as one file of at most 40 MB, for machines with little room."""
     from models.data.errors import DataError
     from models.data.pack import write_pack
-    from models.data.readers import JUNK, open_dataset
+    from models.data.readers import JUNK, PARTS, open_dataset
 
     console = Console(stderr=True)
     parts = part or ["train"]
-    unknown = sorted(set(parts) - {"train", "query", "gallery"})
+    unknown = sorted(set(parts) - set(PARTS))
     if unknown:
-        raise typer.BadParameter(f"{unknown[0]!r} is none of train, query, gallery")
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(PARTS)}")
     if not out.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {out.parent}", param_hint="OUT")
     try:

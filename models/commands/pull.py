@@ -24,7 +24,10 @@ def pull(
     ] = None,
     mirror: Annotated[
         list[str] | None,
-        typer.Option(help="Address or folder that holds the files; then only this is asked."),
+        typer.Option(
+            help="Address or folder that holds the files, then only this is asked; "
+            "@FILE: the address stands in FILE, for one with a password."
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the licences shown.")] = False,
     catalogue: Annotated[
@@ -45,6 +48,7 @@ def pull(
     console = Console(stderr=True)
     with refusals(CatalogueError, DownloadError):
         entries = read_catalogue(catalogue)
+        mirrors = [_address(text) for text in mirror or ()]
         for entry in [find_entry(name, entries) for name in names]:
             columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
             bar = Progress(*columns, console=console, transient=True)
@@ -59,13 +63,19 @@ def pull(
                     entry,
                     folder,
                     accept=lambda card: yes or _accepted(card),
-                    mirrors=mirror or (),
+                    mirrors=mirrors,
                     timeout_s=timeout_s,
                     progress=told,
                 )
             finally:
                 bar.stop()
             print(f"{entry.card.name}: {path}; {entry.card.licence_line()}")
+
+
+def _address(text: str) -> str:
+    if not text.startswith("@"):
+        return text
+    return Path(text[1:]).read_text(encoding="utf-8", errors="replace").strip()
 
 
 def _accepted(card: Card) -> bool:

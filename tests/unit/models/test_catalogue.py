@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import pty
 import select
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from models.catalogue import (
     Entry,
     FileInTheWay,
     LicenceNotAccepted,
+    NoAddress,
     NotInCatalogue,
     find_entry,
     pull,
@@ -299,11 +302,84 @@ def test_a_closed_port_is_named_with_what_to_do(entry: Entry, tmp_path: Path) ->
         pulled(entry, tmp_path, "http://127.0.0.1:9")
 
 
-def test_credentials_of_a_mirror_stay_out_of_messages(entry: Entry, tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "127.0.0.1", "127.0.0.1:x", "[::1", "a/b@c:9"])
+def test_credentials_of_a_mirror_stay_out_of_messages(
+    host: str, entry: Entry, tmp_path: Path
+) -> None:
     with pytest.raises(DownloadError) as failed:
-        pulled(entry, tmp_path, "http://me:secret@127.0.0.1:9")
+        pulled(entry, tmp_path, f"http://me:secret@{host}", timeout_s=0.5)
 
     assert "secret" not in str(failed.value)
+
+
+def test_a_mirror_with_a_password_gets_it_and_a_redirect_does_not(
+    mirror: Start, entry: Entry, content: bytes, tmp_path: Path
+) -> None:
+    seen: list[tuple[str, str | None]] = []
+
+    def kept(name: str, then: Callable[[_Handler], None]) -> Callable[[_Handler], None]:
+        def behave(handler: _Handler) -> None:
+            seen.append((name, handler.headers.get("Authorization")))
+            then(handler)
+
+        return behave
+
+    other = mirror(kept("other", whole(content)))
+    moved = f"{other.url}/m.onnx"
+    own = mirror(kept("own", lambda handler: handler.answer(302, b"", Location=moved)))
+    address = own.url.replace("http://", "http://me:p%40ss@")
+
+    path = pulled(entry, tmp_path / "models", address)
+
+    assert path.read_bytes() == content
+    assert seen == [("own", "Basic " + b64encode(b"me:p@ss").decode()), ("other", None)]
+
+
+def test_the_address_of_a_mirror_can_stand_in_a_file(
+    mirror: Start, entry: Entry, content: bytes, tmp_path: Path
+) -> None:
+    server = mirror(whole(content))
+    (tmp_path / "mirror.url").write_text(server.url.replace("http://", "http://me:secret@") + "\n")
+    command = ["pull", "public", "--catalogue", str(written(tmp_path, entry)), "--yes"]
+    command += ["--models-dir", str(tmp_path / "m"), "--mirror"]
+
+    done = CliRunner().invoke(app, [*command, f"@{tmp_path / 'mirror.url'}"])
+    missing = CliRunner().invoke(app, [*command[:-1], "--mirror", f"@{tmp_path / 'none'}"])
+
+    assert (done.exit_code, missing.exit_code) == (0, 2)
+    assert "secret" not in done.output
+    assert (tmp_path / "m" / "m.onnx").read_bytes() == content
+
+
+def test_a_model_without_an_address_says_so_before_its_licence(
+    entry: Entry, tmp_path: Path
+) -> None:
+    asked: list[object] = []
+
+    with pytest.raises(NoAddress, match=r"no public address.*--mirror URL_OR_FOLDER.*m\.onnx"):
+        pull(entry, tmp_path / "models", accept=lambda card: bool(asked.append(card)))
+
+    assert not asked
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_list_says_which_models_no_pull_can_fetch(entry: Entry, tmp_path: Path) -> None:
+    command = ["list", "--catalogue", str(written(tmp_path, entry)), "--json"]
+
+    rows = json.loads(CliRunner().invoke(app, command).stdout)["models"]
+
+    note = next(row["note"] for row in rows if row["name"] == "public")
+    assert note.startswith(
+        "no public address: pull it with --mirror URL_OR_FOLDER, or put the file"
+    )
+
+
+def written(folder: Path, entry: Entry) -> Path:
+    """A catalogue of one entry."""
+    path = folder / "own.toml"
+    card = entry.card.model_dump(exclude_none=True, exclude_unset=True)
+    path.write_text(toml.dumps({"model": [{"urls": list(entry.urls), "card": card}]}))
+    return path
 
 
 def test_a_local_folder_is_a_mirror(entry: Entry, content: bytes, tmp_path: Path) -> None:

@@ -362,6 +362,32 @@ def test_the_list_shows_installed_public_bare_and_broken(folder: Path) -> None:
     assert "edge-models pull yolox-nano" in for_people.stdout
 
 
+def test_the_list_shows_no_damaged_file_as_the_default(folder: Path) -> None:
+    ran("use", "b", "--models-dir", str(folder))
+    (folder / "b.onnx").write_bytes((folder / "b.onnx").read_bytes()[:-20])
+    swapped = bytearray((folder / "a.onnx").read_bytes())
+    swapped[-1] ^= 1
+    (folder / "a.onnx").write_bytes(swapped)
+
+    result = ran("list", "--models-dir", str(folder), "--json")
+
+    notes = {row["name"]: row["note"] for row in json.loads(result.stdout)["models"]}
+    assert notes["b"].startswith("refused: cut short: ")
+    assert notes["a"].startswith("refused: sha256 is ")
+
+
+def test_a_folder_that_does_not_exist_is_no_empty_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_flag = ran("list", "--models-dir", str(tmp_path / "typo"))
+    monkeypatch.setenv("EDGE_MODELS_DIR", str(tmp_path / "gone"))
+    by_environment = ran("list")
+
+    assert (by_flag.exit_code, by_environment.exit_code) == (2, 2)
+    assert f"there is no folder {tmp_path / 'typo'}; check --models-dir" in by_flag.stderr
+    assert "check EDGE_MODELS_DIR" in by_environment.stderr
+
+
 @pytest.mark.shared
 def test_the_public_files_are_known_by_their_checksum(shared_dir: Path) -> None:
     code, report = checked(shared_dir / "models" / "yolox_nano.onnx")
