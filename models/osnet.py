@@ -35,7 +35,7 @@ Normalisation = Literal["plain", "ibn", "ain"]
 
 FULL_CHANNELS = (64, 256, 384, 512)  # stem, conv2, conv3, conv4 at width 1.0; table 1
 EMBEDDING_SIZE = 512  # table 1, for every width
-GATE_REDUCTION = 16  # section 3.2: "reduction ratio 16"
+GATE_REDUCTION = 16  # section 3.2: of the gate's hidden layer
 STREAM_NAMES = "abcd"
 AIN_BLOCKS = (
     (True, True),
@@ -52,9 +52,9 @@ class Architecture:
         width: β of section 3.3, multiplies every number of channels but the embedding's.
         normalisation: "plain"; "ibn" adds instance normalisation to the stem and after both
             blocks of conv2; "ain" puts it inside the residual where a search found it to pay.
-        streams: T of section 3.2, 1..4; stream t stacks t Lite 3x3 layers (eq. 3).
+        streams: T of section 3.2, 1..4; stream t stacks t Lite 3x3 layers (eq. 2).
         equal_depth: every stream has as many layers as the deepest (table 5, "same depth").
-        fusion: how streams are joined: one aggregation gate shared by all streams (eq. 4), or the
+        fusion: how streams are joined: one aggregation gate shared by all streams (eq. 3), or the
             ablations of table 5.
         lite: pointwise → depthwise (section 3.1), the other order, or a full 3x3 convolution.
         neck: batch normalisation after the embedding. Ours, not the paper's.
@@ -117,7 +117,10 @@ class ConvBNReLU(nn.Module):
 
 
 class Linear1x1(nn.Module):
-    """1x1 convolution without activation; without normalisation where AIN normalises after it."""
+    """1x1 convolution without activation: (n, c, h, w) → (n, c', h, w).
+
+    Without normalisation where AIN normalises after it.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: bool = True) -> None:
         super().__init__()
@@ -164,10 +167,11 @@ class Lite3x3(nn.Module):
 
 
 class AggregationGate(nn.Module):
-    """G of equation 4: (n, c, h, w) → weights in (0, 1), (n, c, 1, 1), or (n, 1, 1, 1).
+    """G of equation 3: (n, c, h, w) → weights in (0, 1), (n, c, 1, 1), or (n, 1, 1, 1).
 
     Global average pool, a bottleneck of c/16 with ReLU, sigmoid; section 3.2. One instance serves
-    all streams of a block, so its size does not grow with T and its gradient sums over streams.
+    all streams of a block, so its size does not grow with T and its gradient sums over streams
+    (equation 4).
     """
 
     def __init__(self, channels: int, *, outputs: int | None = None) -> None:
@@ -184,7 +188,7 @@ class AggregationGate(nn.Module):
 class OmniScaleBlock(nn.Module):
     """Omni-scale residual block: T streams of growing receptive field, gated; figure 4.
 
-    (n, in_channels, h, w) → (n, out_channels, h, w); equations 3 and 4:
+    (n, in_channels, h, w) → (n, out_channels, h, w); equations 1 to 3:
     y = relu(x + W3 · Σ_t G(s_t) ⊙ s_t), where s_t is t Lite layers on W1 · x.
 
     Args:

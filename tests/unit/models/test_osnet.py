@@ -33,6 +33,14 @@ def test_parameters_and_multiply_adds_are_those_published(
     assert round(operations / 1e6, 1) == pytest.approx(multiply_adds, abs=0.051)
 
 
+def test_full_convolutions_cost_about_what_the_paper_says() -> None:
+    """6.9 M values and 3384.9 M multiply-adds with full 3x3 convolutions; we count 3376.2 M."""
+    network = OSNet(Architecture(lite="full"))
+
+    assert round(count_parameters(network) / 1e6, 1) == 6.9
+    assert count_multiply_adds(network) / 1e6 == pytest.approx(3384.9, rel=0.003)
+
+
 @pytest.mark.parametrize(("scale", "multiply_adds"), [(0.75, 46.3), (0.5, 20.6), (0.25, 5.2)])
 def test_input_scale_multiplies_the_work_by_its_square(scale: float, multiply_adds: float) -> None:
     network = OSNet(Architecture(width=0.25))
@@ -87,7 +95,7 @@ def test_separate_gates_grow_with_the_number_of_streams() -> None:
 
 
 def test_gradient_of_the_shared_gate_is_the_sum_over_streams() -> None:
-    """Section 3.2: the error of all streams is gathered in the one gate's parameters."""
+    """Equation 4: the error of all streams is gathered in the one gate's parameters."""
     torch.manual_seed(3)
     block = OmniScaleBlock(16, 64, Architecture(width=TINY)).eval()
     assert isinstance(block.gate, AggregationGate)
