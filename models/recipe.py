@@ -177,9 +177,9 @@ class Recipe:
         kind: "osnet"; detectors have recipes of their own.
         name: names the run's folder and the weights that come out of it.
         seed: fixes initial weights, order and augmentation.
-        teacher: checkpoint whose outputs the student also learns from, relative to the recipe's
-            working folder; empty for none.
+        teacher: checkpoint whose outputs the student also learns from; empty for none.
         init: checkpoint to start from in place of random weights; empty for none.
+            Both are relative to the recipe's file, or to the run's folder where there is no file.
     """
 
     kind: Literal["osnet"]
@@ -228,9 +228,14 @@ def read_recipe(path: Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path} is not TOML: {error}") from error
     recipe: Recipe = build(Recipe, table, str(path))
-    if not recipe.stages or recipe.epochs < 1:
+    if not recipe.stages:
         raise RecipeError(f"{path}: stages must hold at least one epoch")
-    return recipe
+    near = path.resolve().parent
+    return dataclasses.replace(
+        recipe,
+        teacher=str(near / recipe.teacher) if recipe.teacher else "",
+        init=str(near / recipe.init) if recipe.init else "",
+    )
 
 
 def _within(part: Any, low: float, high: float, *names: str) -> None:

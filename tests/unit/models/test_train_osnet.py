@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from models import checkpoints
 from models.augment import COLUMNS, augment, normalise, uniforms
+from models.cli import app
 from models.data.errors import DataError
 from models.data.pack import write_pack
 from models.data.readers import open_dataset
@@ -63,6 +65,7 @@ def test_every_recipe_of_the_house_is_readable(path: Path) -> None:
 
     assert recipe.name == path.stem
     assert recipe.kind == "osnet"
+    assert not recipe.init or Path(recipe.init).is_file()
 
 
 @pytest.mark.parametrize(
@@ -222,9 +225,9 @@ def test_another_recipes_checkpoint_is_not_taken_up(packs: Path, tmp_path: Path)
         Run(dataclasses.replace(TINY, name="other"), packs=packs, folder=tmp_path)
 
 
-def test_a_student_learns_from_a_teacher(packs: Path, tmp_path: Path) -> None:
-    teacher = Run(TINY, packs=packs, folder=tmp_path / "teacher")
-    teacher.save()
+def test_a_narrow_student_learns_from_a_wide_teacher(packs: Path, tmp_path: Path) -> None:
+    wide = dataclasses.replace(TINY, architecture=Architecture(width=0.5, neck=True))
+    Run(wide, packs=packs, folder=tmp_path / "teacher").save()
     recipe = dataclasses.replace(
         TINY,
         name="student",
@@ -352,3 +355,27 @@ def test_epochs_that_are_done_again_stand_in_the_log_once(packs: Path, tmp_path:
 
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
+
+
+def test_a_set_is_packed_trained_and_judged_from_the_command_line(tmp_path: Path) -> None:
+    data = market(tmp_path / "set", train=4, test=2, shots=2)
+    recipe = tmp_path / "drawn.toml"
+    recipe.write_text(
+        'kind = "osnet"\nname = "drawn"\nstages = [{ epochs = 1, height = 32, width = 16 }]\n'
+        '[data]\npacks = ["drawn.npz"]\n[architecture]\nwidth = 0.25\n'
+        "[optimise]\npeople = 2\nimages = 2\n"
+    )
+    weights = tmp_path / "run" / "last.pth"
+    judged = ["--data", str(data), "--protocol", "market1501"]
+    calls = [
+        ["pack", *judged, "--height", "32", str(tmp_path / "drawn.npz")],
+        ["train", "--config", str(recipe), "--packs", str(tmp_path), "--out", str(weights.parent)],
+        ["evaluate", str(weights), *judged, "--json"],
+    ]
+
+    results = [CliRunner().invoke(app, call) for call in calls]
+
+    assert [result.exit_code for result in results] == [0, 0, 0], results[-1].output
+    assert "done; weights in" in results[1].output.replace("\n", " ")
+    assert json.loads(results[2].stdout.splitlines()[-1])["queries"] == 4
+    assert checkpoints.read(weights)["trained_on"] == ["market1501:train"]
