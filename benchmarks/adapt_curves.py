@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.site_acceptance import certain_distances, separation
+from models.site_measures import certain_distances, separation
 from reid.site_map import Separation
 
 if TYPE_CHECKING:

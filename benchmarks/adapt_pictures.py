@@ -39,7 +39,7 @@ from models.adapt_crops import Crops, embed, read_crops
 from models.data.readers import Dataset, open_dataset
 from models.evaluate import score_features
 from models.osnet import OSNet
-from models.site_acceptance import separation
+from models.site_measures import separation
 
 ROOT = Path(__file__).resolve().parent.parent
 Floats = NDArray[np.float32]

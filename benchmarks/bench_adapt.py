@@ -226,10 +226,12 @@ def _show(name: str, figures: list[tuple[float, float]]) -> None:
 
 
 def _show_verdict(name: str, verdict: Verdict) -> None:
-    before, after = verdict.before, verdict.after
+    found = verdict.plain
+    before, after = found.before, found.after
+    times = "no times" if found.times is None else f"at least {100 * found.times.low:+.1f}"
     print(f"{name}: certain pairs' errors {100 * before.error:.1f} -> {100 * after.error:.1f} %, "
           f"overlap {before.overlap:.3f} -> {after.overlap:.3f}, within the usual time "
-          f"{100 * verdict.transit_before:.1f} -> {100 * verdict.transit_after:.1f} %: "
+          f"{100 * found.transit_before:.1f} -> {100 * found.transit_after:.1f} % ({times}): "
           f"{'accepted' if verdict.helps else 'refused'}", flush=True)  # fmt: skip
 
 

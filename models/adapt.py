@@ -2,7 +2,8 @@
 
 Promise: fixed by checkpoint, crops, recipe and seed (on one thread); it can stop at any moment and
 the same call goes on at the last finished epoch. Either a model with a card comes out, or a message
-and none: too few images, or clusters that collapse. Memory: all crops at the input's size as bytes
+and none: too few images, clusters that collapse, or a model that is worse on crops of clusters that
+were held back, even by its own clusters of them. Memory: all crops at the input's size as bytes
 (10⁴ at 128×64: 250 MB), some kB a crop for vectors and neighbours, one batch, and 100 MB of pairs.
 
     each epoch: embed all ─▶ Jaccard distance ─▶ DBSCAN ─▶ pseudo-labels ─▶ batches:
@@ -44,9 +45,9 @@ from models.gds import (
     pair_distances,
 )
 from models.losses import batch_hard_triplet
-from models.neighbours import Clustering, Collapsed, cluster
+from models.neighbours import Clustering, Collapsed, cluster, clusters, jaccard_graph
 from models.recipe import Augment
-from models.site_acceptance import separation
+from models.site_measures import separation
 from models.site_projection import means, unit
 from reid.card import Metric
 from reid.site_map import Separation
@@ -54,9 +55,14 @@ from reid.site_map import Separation
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 LOSSES = ("baseline", "gds", "gds-h", "histogram", "f-statistic", "global")
-LEAST_IMAGES = 200
+# Clustering looks at 20 neighbours, so a person needs about as many crops: fifty people, of whom
+# five are held back. 334 crops of 60 people collapsed.
+LEAST_IMAGES = 1000
 HELD_SHARE = 0.1  # of the first clusters; never trained on, their pairs judge
+_LEAST_HELD = 5  # clusters, of few at most a third
 MOST_JUDGED = 2000  # held-back images: pairs grow with the square
+BY_PARENT = "pairs of held-back crops, by the parent's clusters (which favour the parent)"
+BY_ITSELF = "pairs of held-back crops, by this model's clusters (which favour this model)"
 _LOGIT_SCALE = 16.0  # of cosines to classes: the classifier starts from the clusters' means
 
 
@@ -133,14 +139,15 @@ class Adaptation:
         self._judged = self._clusters(start)
         count = int(self._judged.max()) + 1
         chosen = np.random.default_rng(recipe.seed).choice(
-            count, max(round(HELD_SHARE * count), 2), replace=False
+            count, max(round(HELD_SHARE * count), min(_LEAST_HELD, count // 3), 2), replace=False
         )
         held = np.isin(self._judged, chosen)
         self._rows, self._held = np.flatnonzero(~held), np.flatnonzero(held)
         if len(self._held) > MOST_JUDGED:
             some = np.random.default_rng((recipe.seed, 1))
             self._held = np.sort(some.choice(self._held, MOST_JUDGED, replace=False))
-        self.before = self._separation(start)
+        self._held_start = start[self._held]
+        self.before = self._separation(self._held_start, self._judged[self._held])
         # The first epoch's vectors and clusters are those of the judge.
         first = start[self._rows], _numbered(self._judged[self._rows])
         self._start: tuple[Floats, Ints] | None = first
@@ -185,18 +192,14 @@ class Adaptation:
         """Write `adapted.onnx` and its card; the ONNX file.
 
         Raises:
+            AdaptError: the model got worse on what was held back; nothing is written.
             ExportError.
         """
-        after = self._separation(embed(self.network, self._crops))
+        figures = self._judge()
         height, width = self._crops.size
         content = to_onnx(self.network.cpu().eval(), height, width)
         self.network.to(self._device)
         path = self._out / "adapted.onnx"
-        figures = {
-            f"{when}_{key}": round(value, 4)
-            for when, of in (("before", self.before), ("after", after))
-            for key, value in of.model_dump().items()
-        }
         card = describe_float(
             content,
             path,
@@ -206,11 +209,8 @@ class Adaptation:
             notes=f"adapted from {self._parent.name} by {self._recipe.loss} on {len(self._crops)} "
             f"unlabelled crops, {self.epoch} epochs, seed {self._recipe.seed}",
             metrics=[
-                Metric(
-                    protocol="pairs of held-back crops, by the parent's clusters",
-                    date=today(),
-                    values=figures,
-                )
+                Metric(protocol=protocol, date=today(), values=values)
+                for protocol, values in figures.items()
             ],
         )
         write_model(content, card.model_copy(update={"parent": self._parent.stem}), path)
@@ -295,12 +295,41 @@ class Adaptation:
                 "more people"
             ) from error
 
-    def _separation(self, vectors: Floats) -> Separation:
-        """Of pairs of held-back images, by the clusters of the model that one started from."""
-        labels = self._judged[self._held]
-        positive, negative = pair_distances(
-            torch.from_numpy(vectors[self._held]), torch.from_numpy(labels)
-        )
+    def _judge(self) -> dict[str, dict[str, float]]:
+        """Figures of the held-back crops by protocol, before and after.
+
+        The parent's clusters were made to suit the parent, so a better model may look worse by
+        them; the new model's own suit the new one. Worse by its own is worse.
+        """
+        after = embed(self.network, self._crops, self._held)
+        how = self._recipe.clustering
+        k1 = min(how.k1, max(len(after) // _LEAST_HELD, 2))  # a person's share of so few
+        own = clusters(jaccard_graph(after, k1=k1, k2=how.k2), eps=how.eps, least=how.least)
+        measured = {
+            BY_PARENT: (self.before, self._separation(after, self._judged[self._held])),
+            BY_ITSELF: (self._separation(self._held_start, own), self._separation(after, own)),
+        }
+        was, now = (100 * one.error for one in measured[BY_ITSELF])
+        if now > was:
+            by_parent = [100 * one.error for one in measured[BY_PARENT]]
+            raise AdaptError(
+                f"{self._crops.name}: the adapted model is worse on {len(after)} held-back crops, "
+                f"even by its own clusters of them: equal error {was:.1f} % before, {now:.1f} % "
+                f"after (by the parent's clusters {by_parent[0]:.1f} and {by_parent[1]:.1f} %); no "
+                "model was written: keep the parent, or gather more crops of more people"
+            )
+        return {
+            protocol: {
+                f"{when}_{key}": round(value, 4)
+                for when, of in zip(("before", "after"), pair, strict=True)
+                for key, value in of.model_dump().items()
+            }
+            for protocol, pair in measured.items()
+        }
+
+    def _separation(self, vectors: Floats, labels: Ints) -> Separation:
+        """Of pairs of held-back images, (h, 512), by some clusters, (h,)."""
+        positive, negative = pair_distances(torch.from_numpy(vectors), torch.from_numpy(labels))
         if len(positive) < 2 or len(negative) < 2:
             raise AdaptError(
                 f"{self._crops.name}: {len(positive)} alike and {len(negative)} other pairs among "

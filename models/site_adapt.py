@@ -1,7 +1,10 @@
 """Fit a site's map, judge it, and take it into use only where it helps.
 
-Promise: `adapt_site` either publishes a map that did better on what was held back, or raises and
-leaves everything as it was. The map is numbered; the ones before it stay to go back to.
+Promise: `adapt_site` either publishes a map that surely did better on what was held back than
+vectors as they are, and no worse than the map in force, or raises and leaves everything as it was.
+The map is numbered; the ones before it stay to go back to. A map in force that is damaged is
+compared with nothing, which is told. Time grows with the square of the tracklets, so of more than
+`MOST_TRACKLETS` only the newest are used.
 """
 
 from __future__ import annotations
@@ -14,20 +17,28 @@ from pathlib import Path
 import numpy as np
 
 from models.adapt_embeddings import AdaptRecipe, Progress, fit
-from models.site_acceptance import Verdict, accept, hold_back, judge
+from models.site_acceptance import InForce, Verdict, accept, hold_back, judge
 from models.site_evidence import Evidence
 from reid.card import sha256_of
+from reid.model_errors import ModelError
 from reid.site_map import MapCard, encode
 from reid.site_maps import SiteMaps, folder_of, site_folders
+
+MOST_TRACKLETS = 50_000  # docs/adaptation.md gives the time
 
 
 @dataclass(frozen=True)
 class Published:
-    """A map that is in use now: its file, its card, and what it did on what was held back."""
+    """A map that is in use now: its file, its card, and what it did on what was held back.
+
+    Attributes:
+        problem: why it was not compared with the map that was in force; empty where all is well.
+    """
 
     path: Path
     card: MapCard
     verdict: Verdict
+    problem: str = ""
 
 
 def maps_of(folder: Path, site: str) -> SiteMaps:
@@ -54,14 +65,17 @@ def adapt_site(
         folder: of all sites' maps.
     Raises:
         NothingToLearn: too few sightings, or clusters that collapse.
-        Refused: the map does not help on what was held back.
-        ModelError: what is in use now is damaged.
+        Refused: the map does not help on what was held back, or less than the one in force.
+        ModelError: what says which map is in use is damaged.
     """
     maps = maps_of(folder, evidence.site)
-    held = hold_back(evidence, seed=seed)
+    evidence = newest(evidence, MOST_TRACKLETS)
+    in_force, problem = _in_force(maps, evidence.space_id)
+    since = None if in_force is None else in_force.fitted_until
+    held = hold_back(evidence, seed=seed, since=since)
     learned_from = evidence.part(~held)
     fitted = fit(learned_from, recipe, seed=seed, progress=progress)
-    verdict = judge(fitted.site_map, evidence, held, fitted.transit)
+    verdict = judge(fitted.site_map, evidence, held, fitted.transit, in_force=in_force)
     accept(verdict)
     number = maps.next_number()
     content = encode(fitted.site_map)
@@ -82,14 +96,44 @@ def adapt_site(
         },
         first_seen=_moment(learned_from.first.min()),
         last_seen=_moment(learned_from.last.max()),
-        held_back_before=verdict.before,
-        held_back_after=verdict.after,
-        transit_before=_known(verdict.transit_before),
-        transit_after=_known(verdict.transit_after),
+        held_back_before=verdict.plain.before,
+        held_back_after=verdict.plain.after,
+        transit_before=_known(verdict.plain.transit_before),
+        transit_after=_known(verdict.plain.transit_after),
+        pairs_gain=verdict.plain.pairs,
+        transit_gain=verdict.plain.times,
         others_before=verdict.others_before,
         others_after=verdict.others_after,
     )
-    return Published(maps.publish(number, fitted.site_map, card), card, verdict)
+    return Published(maps.publish(number, fitted.site_map, card), card, verdict, problem)
+
+
+def newest(evidence: Evidence, most: int) -> Evidence:
+    """The evidence of so many tracklets at most, those that began last; unknown times are oldest.
+
+    Neighbours in time stay together, as transit times need them.
+    """
+    if evidence.tracklets <= most:
+        return evidence
+    begin = np.where(np.isfinite(evidence.first), evidence.first, -np.inf)
+    kept = np.zeros(evidence.tracklets, np.bool_)
+    kept[np.argsort(begin, kind="stable")[-most:]] = True
+    return evidence.part(kept)
+
+
+def _in_force(maps: SiteMaps, space_id: str) -> tuple[InForce | None, str]:
+    """The map in force where it is of this space, and why one could not be read."""
+    number = maps.current_number()
+    if not number:
+        return None, ""
+    try:
+        site_map, card = maps.read(number)
+    except ModelError as error:
+        return None, f"not compared with the map that was in force: {error}"
+    if card.parent != space_id:
+        return None, ""
+    until = None if card.last_seen is None else card.last_seen.timestamp()
+    return InForce(card.space_id, site_map, until), ""
 
 
 def _moment(seconds: np.floating) -> datetime.datetime | None:

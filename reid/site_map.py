@@ -72,6 +72,21 @@ class Spread(BaseModel):
     std: Annotated[float, Field(gt=0)]
 
 
+class Gain(BaseModel):
+    """By how much a space is better than another in one measure, as shares of 1.
+
+    Attributes:
+        value: as measured; above 0 is better.
+        low, high: with 95 % certainty each, the gain is not below low, and not above high.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    value: float
+    low: float
+    high: float
+
+
 class MapCard(BaseModel):
     """What a map is, from what it was fitted, and how it did on what was held back.
 
@@ -82,8 +97,10 @@ class MapCard(BaseModel):
         fitted_on: counts: vectors, tracklets, cameras, clusters.
         first_seen, last_seen: span of the sightings, UTC; unset where no times were known.
         held_back: certain pairs that were not learned from, before and after.
-        transit_before, transit_after: share of held-back tracklets whose nearest tracklet in
-            another camera lies within the usual transit time, vectors alone deciding.
+        transit_before, transit_after: share of held-back tracklets' three nearest tracklets in
+            other cameras that lie within the usual transit time, vectors alone deciding.
+        pairs_gain, transit_gain: in the errors on certain pairs, and in the share within the usual
+            transit time; unset in cards from before they were kept.
         others_before, others_after: similarities of held-back tracklets of two cameras, nearly all
             of two people; where thresholds lie is told by them.
     """
@@ -105,6 +122,8 @@ class MapCard(BaseModel):
     held_back_after: Separation | None = None
     transit_before: float | None = None
     transit_after: float | None = None
+    pairs_gain: Gain | None = None
+    transit_gain: Gain | None = None
     others_before: Spread | None = None
     others_after: Spread | None = None
 
@@ -114,6 +133,8 @@ class MapCard(BaseModel):
         before, after = self.held_back_before, self.held_back_after
         if before is None or after is None:
             return False
+        if self.pairs_gain is not None:
+            return surely_helps(self.pairs_gain, self.transit_gain)
         return helps(before.error, after.error, self.transit_before, self.transit_after)
 
     def threshold(self, parent: float) -> float | None:
@@ -128,13 +149,26 @@ class MapCard(BaseModel):
         return min(after.mean + (parent - before.mean) / before.std * after.std, HIGHEST_THRESHOLD)
 
 
+def surely_helps(pairs: Gain, transit: Gain | None) -> bool:
+    """Transit times are better beyond chance and certain pairs not worse beyond it.
+
+    Where no times are known, certain pairs are better beyond chance.
+    """
+    if transit is None:
+        return pairs.low > 0
+    return transit.low > 0 and pairs.high >= 0
+
+
 def helps(
     error_before: float,
     error_after: float,
     transit_before: float | None,
     transit_after: float | None,
 ) -> bool:
-    """Better at certain pairs or at transit times, worse at neither; times may be unknown."""
+    """Better at certain pairs or at transit times, worse at neither; times may be unknown.
+
+    For cards that do not say how sure their gains are.
+    """
     pairs = error_before - error_after
     if transit_before is None or transit_after is None:
         return pairs > 0

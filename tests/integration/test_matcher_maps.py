@@ -21,7 +21,7 @@ from matcher.client import MatcherClient
 from models.cli import app
 from models.site_evidence import Evidence
 from reid.codec import encode
-from reid.site_map import SiteMap, read_map, write_map
+from reid.site_map import Gain, SiteMap, read_map, write_map
 from reid.site_map import encode as encode_map
 from reid.site_maps import SiteMaps
 from reid.v1 import ingest_pb2, query_pb2
@@ -272,7 +272,13 @@ def test_a_map_that_does_not_help_or_is_damaged_is_refused_and_the_one_in_force_
         of_site.publish(
             2,
             good,
-            card.model_copy(update={"space_id": f"{SPACE}/{SITE}/2", "held_back_after": worse}),
+            card.model_copy(
+                update={
+                    "space_id": f"{SPACE}/{SITE}/2",
+                    "held_back_after": worse,
+                    "pairs_gain": Gain(value=-0.3, low=-0.35, high=-0.25),
+                }
+            ),
         )
         eventually(lambda: "does not help" in problem(), within_s=WITHIN_S, state=problem)
         of_site.publish(3, good, card.model_copy(update={"space_id": f"{SPACE}/{SITE}/3"}))

@@ -18,22 +18,13 @@ from typer.testing import CliRunner
 from models.adapt_embeddings import AdaptRecipe, NothingToLearn, fit, mutual_pairs, tracklet_means
 from models.cli import app
 from models.neighbours import Clustering
-from models.site_acceptance import (
-    Refused,
-    Verdict,
-    accept,
-    certain_distances,
-    equal_error,
-    hold_back,
-    judge,
-    separation,
-)
+from models.site_acceptance import Refused, hold_back, judge
 from models.site_adapt import adapt_site, maps_of
 from models.site_evidence import EvidenceError, from_records, read_evidence, seen_together
+from models.site_measures import certain_distances, equal_error, separation
 from models.site_projection import ProjectionRecipe, train_projection, whitening
 from models.site_transit import adjustment, learn_transit
 from reid.codec import encode
-from reid.site_map import Separation, Spread
 from reid.v1.sighting_pb2 import Sighting
 from tests.unit.models.drawn_site import (
     CAMERAS,
@@ -169,40 +160,6 @@ def test_equal_error_of_distributions_that_cross_at_a_known_place() -> None:
     assert separation(
         positive.astype(np.float32), negative.astype(np.float32)
     ).overlap == pytest.approx(0.3173, abs=0.01)
-
-
-def _verdict(*, errors: tuple[float, float], times: tuple[float, float]) -> Verdict:
-    before, after = (
-        Separation(
-            positive_mean=0.5, positive_std=0.1, negative_mean=1.0, negative_std=0.1,
-            overlap=0.1, error=error,
-        )
-        for error in errors
-    )  # fmt: skip
-    others = Spread(mean=0.5, std=0.1)
-    return Verdict(before, after, *times, others, others)
-
-
-@pytest.mark.parametrize(
-    ("errors", "times", "helps"),
-    [
-        ((0.08, 0.06), (0.5, 0.6), True),
-        ((0.08, 0.08), (0.5, 0.6), True),
-        ((0.08, 0.02), (0.5, 0.4), False),  # the trap: better in one camera, worse across
-        ((0.08, 0.09), (0.5, 0.6), False),
-        ((0.08, 0.08), (0.5, 0.5), False),
-        ((0.08, 0.07), (float("nan"), float("nan")), True),
-    ],
-)
-def test_a_map_is_taken_only_if_it_is_better_and_nowhere_worse(
-    errors: tuple[float, float], times: tuple[float, float], helps: bool
-) -> None:
-    verdict = _verdict(errors=errors, times=times)
-
-    assert verdict.helps is helps
-    if not helps:
-        with pytest.raises(Refused, match="stay as they are"):
-            accept(verdict)
 
 
 def test_a_map_that_does_not_help_is_refused_and_nothing_is_published(tmp_path: Path) -> None:

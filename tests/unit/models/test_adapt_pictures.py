@@ -13,7 +13,15 @@ import torch
 from typer.testing import CliRunner
 
 from models import adapt, checkpoints
-from models.adapt import LOSSES, Adaptation, AdaptError, PictureRecipe
+from models.adapt import (
+    BY_ITSELF,
+    BY_PARENT,
+    LEAST_IMAGES,
+    LOSSES,
+    Adaptation,
+    AdaptError,
+    PictureRecipe,
+)
 from models.adapt_crops import Crops, TooFewCrops, embed, open_crops
 from models.augment import normalise
 from models.cli import app
@@ -160,6 +168,36 @@ def test_other_crops_or_another_checkpoint_do_not_go_on_in_the_same_folder(
             Adaptation(start, given, tmp_path / "run", recipe=QUICK)
 
 
+def test_a_model_that_got_worse_on_held_back_crops_is_not_written(
+    crops: Crops, checkpoint: Path, tmp_path: Path
+) -> None:
+    run = Adaptation(checkpoint, crops, tmp_path, recipe=QUICK)
+    run.train()
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in run.network.parameters():
+            parameter.add_(torch.randn_like(parameter) * parameter.abs().mean() * 3)
+
+    with pytest.raises(AdaptError, match=r"worse on \d+ held-back crops.*no model was written"):
+        run.export()
+
+    assert not list(tmp_path.glob("adapted*"))
+
+
+def test_the_card_says_by_whose_clusters_it_was_judged(
+    crops: Crops, checkpoint: Path, tmp_path: Path
+) -> None:
+    run = Adaptation(checkpoint, crops, tmp_path, recipe=replace(QUICK, epochs=0))
+
+    metrics = read_card(card_path(run.export())).metrics
+
+    assert [metric.protocol for metric in metrics] == [BY_PARENT, BY_ITSELF]
+    for metric in metrics:  # nothing was trained
+        assert metric.values["before_error"] == pytest.approx(
+            metric.values["after_error"], abs=1e-3
+        )
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains(loss: str, crops: Crops, checkpoint: Path, tmp_path: Path) -> None:
     run = Adaptation(checkpoint, crops, tmp_path, recipe=replace(QUICK, loss=loss, steps=2))
@@ -172,8 +210,8 @@ def test_every_loss_trains(loss: str, crops: Crops, checkpoint: Path, tmp_path: 
 
 
 def test_too_few_images_are_refused_with_the_number_found(folder: Path) -> None:
-    with pytest.raises(TooFewCrops, match="120 images, at least 200"):
-        open_crops(folder, height=32, width=16, least=200)
+    with pytest.raises(TooFewCrops, match="120 images, at least 1000"):
+        open_crops(folder, height=32, width=16, least=LEAST_IMAGES)
 
 
 def test_collapsed_clusters_make_no_model(crops: Crops, checkpoint: Path, tmp_path: Path) -> None:
@@ -211,7 +249,7 @@ def test_the_command_ends_with_a_message_where_there_are_too_few_crops(
     )
 
     assert result.exit_code == 2
-    assert "120 images, at least 200 are needed" in " ".join(result.output.split())
+    assert "120 images, at least 1000 are needed" in " ".join(result.output.split())
     assert not out.exists()
 
 
@@ -236,3 +274,4 @@ def test_the_help_of_the_command_is_one_page_of_options_of_one_line_each() -> No
     lines = [line for line in result.output.splitlines() if line.strip()]
     assert len(lines) <= 40
     assert all(option in result.output for option in ("--embeddings", "--images", "--rollback"))
+    assert all(loss in result.output for loss in LOSSES)

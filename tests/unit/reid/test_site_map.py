@@ -12,6 +12,7 @@ from reid.card import sha256_of
 from reid.model_errors import CardInvalid, CardMismatch, ModelNotFound, ModelUnreadable
 from reid.site_map import (
     HIGHEST_THRESHOLD,
+    Gain,
     MapCard,
     Separation,
     SiteMap,
@@ -214,6 +215,38 @@ def test_a_card_says_whether_its_map_helps(
 
     assert told.helps is better
     assert not card(made()).helps
+
+
+@pytest.mark.parametrize(
+    ("pairs", "transit", "better"),
+    [
+        ((0.01, 0.02), None, True),
+        ((-0.01, 0.05), None, False),
+        ((-0.03, 0.0), (0.01, 0.09), True),
+        ((-0.03, -0.01), (0.01, 0.09), False),
+        ((0.01, 0.02), (-0.01, 0.09), False),  # better in one camera, by chance across
+    ],
+)
+def test_a_card_that_says_how_sure_its_gains_are_is_judged_by_that(
+    pairs: tuple[float, float], transit: tuple[float, float] | None, better: bool
+) -> None:
+    def gain(bounds: tuple[float, float]) -> Gain:
+        return Gain(value=sum(bounds) / 2, low=bounds[0], high=bounds[1])
+
+    figures = Separation(
+        positive_mean=0.5, positive_std=0.1, negative_mean=1.0, negative_std=0.1,
+        overlap=0.1, error=0.08,
+    )  # fmt: skip
+    told = card(made()).model_copy(
+        update={
+            "held_back_before": figures,
+            "held_back_after": figures,
+            "pairs_gain": gain(pairs),
+            "transit_gain": None if transit is None else gain(transit),
+        }
+    )
+
+    assert told.helps is better
 
 
 def test_a_threshold_stays_as_far_above_what_other_people_have() -> None:
