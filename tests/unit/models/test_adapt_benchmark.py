@@ -7,15 +7,19 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from benchmarks import bench_adapt
+from benchmarks.adapt_curves import BINS, draw, draw_losses
 from benchmarks.market_replay import FRAMES_PER_S, replay
+from models.adapt_embeddings import camera_statistics, finished_map
 from models.data.readers import Sample, open_dataset
 from models.site_acceptance import Verdict, judge
 from models.site_evidence import Evidence
-from models.site_projection import ProjectionRecipe
+from models.site_measures import separation
+from models.site_projection import Projection, ProjectionRecipe
 from reid.site_map import SiteMap
 from tests.unit.models.drawn_site import drawn_site
 from tests.unit.models.test_adapt_embeddings import QUICK
@@ -124,3 +128,54 @@ def test_every_map_and_trap_is_judged_by_what_it_did_not_learn_from(
     assert {"direct_rank1", "direct_map", "adapted_rank1", "adapted_map"} <= last.keys()
     assert last["adapted_map"] > last["direct_map"]
     assert judged == [True, True]
+
+
+def colours(picture: Path) -> list[set[str]]:
+    """Which of the two distributions' curves the left and the right half of a picture show."""
+    image = cv2.imread(str(picture))
+    assert image is not None
+    middle = image.shape[1] // 2
+    kinds = {"one person": (180, 119, 31), "two people": (40, 39, 214)}  # BGR of the curves
+    return [
+        {name for name, bgr in kinds.items() if (half == np.array(bgr)).all(axis=2).sum() > 20}
+        for half in (image[:, :middle], image[:, middle:])
+    ]
+
+
+def test_both_distributions_are_drawn_before_and_after(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = open_dataset("market1501", shared / "data" / "market1501.tar")
+    vectors = bench_adapt.embed(dataset, Path("drawn.onnx"), 1, shared / "cache.npz")
+    site = bench_adapt.Site(dataset, vectors, "drawn")
+    held = np.arange(site.evidence.tracklets) % 2 == 0
+    means = camera_statistics(site.evidence, how="mean", damping=1.0)
+    identity = Projection(np.eye(vectors["train"].shape[1], dtype=np.float32))
+
+    draw(site, finished_map(site.evidence, *means, identity), held, tmp_path / "pictures")
+
+    drawn = sorted((tmp_path / "pictures").iterdir())
+    assert [path.name for path in drawn] == [
+        "adaptation-across-cameras.png", "adaptation-certain-pairs.png",
+    ]  # fmt: skip
+    both = {"one person", "two people"}
+    assert [colours(path) for path in drawn] == [[both, both], [both, both]]
+    assert capsys.readouterr().out.count("overlap") == 4
+
+
+def test_every_loss_has_a_panel_of_its_own(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+
+    def row(apart: float) -> dict[str, object]:
+        positive, negative = (random.normal(1 + shift, 0.1, 500) for shift in (-apart, apart))
+        found = separation(positive.astype(np.float32), negative.astype(np.float32))
+        return {
+            "rank1": 20.0, "map": 8.0, "separation": found.model_dump(),
+            "positive": np.histogram(positive, BINS)[0].tolist(),
+            "negative": np.histogram(negative, BINS)[0].tolist(),
+        }  # fmt: skip
+
+    draw_losses(tmp_path / "losses.png", "drawn", {"direct": row(0.1), "gds-h": row(0.3)})
+
+    both = {"one person", "two people"}
+    assert colours(tmp_path / "losses.png") == [both, both]

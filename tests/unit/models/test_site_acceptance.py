@@ -174,7 +174,7 @@ def test_a_map_that_helps_but_less_than_the_one_in_force_is_refused(
 
     def poor(learned_from: Evidence, *given: object, **options: object) -> Fitted:
         """Cameras' means half removed, with the transit times of the whole."""
-        mean = camera_statistics(learned_from, how="mean", damping=1.0)[0] / 2
+        mean = camera_statistics(learned_from, how="mean", damping=1.0)[0] * np.float32(0.5)
         site_map = replace(matrix_map(np.eye(SIZE, dtype=np.float32)), mean=mean)
         return replace(fit(learned_from, QUICK, seed=1), site_map=site_map)
 
