@@ -7,8 +7,9 @@ or checkpoint says so, `TrainedOnThis` is raised unless the caller insists.
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +18,15 @@ from numpy.typing import NDArray
 
 from edge.config import EmbedConfig, RuntimeConfig
 from edge.embed import Embedder, open_embedder
-from edge.preprocess import Planes
+from edge.models_dir import model_at
+from edge.preprocess import Preprocessor
 from edge.runtime import Precision, RuntimeName, Session, inspect, open_session
 from models import ranking
-from models.data.readers import Dataset, Sample
+from models.data.readers import PARTS, Dataset, Sample
 from models.export import describe_float, to_onnx, write_model
 from models.ranking import Features, Metric, Scores
 from models.rerank import rerank
-from reid.card import ModelFile, card_path, read_card
+from reid.card import ModelFile
 
 BATCH = 16
 Progress = Callable[[int, int], None]
@@ -50,7 +52,7 @@ class Judged:
 
     Attributes:
         embedder: the box's embedder; its rows have unit length.
-        session, planes: the same network and preprocessing without the normalisation of length,
+        session, prepare: the same network and preprocessing without the normalisation of length,
             for Euclidean distances.
         trained_on: "set:part" of its card; empty where nothing is known.
     """
@@ -58,7 +60,7 @@ class Judged:
     name: str
     embedder: Embedder
     session: Session
-    planes: Planes
+    prepare: Preprocessor
     trained_on: tuple[str, ...]
 
 
@@ -90,17 +92,17 @@ def open_model(
             file, config, EmbedConfig(max_batch=BATCH), backend=runtime, precision=precision
         )
     session = open_session(content, name=path, config=config, runtime=runtime, precision=precision)
-    return Judged(path.name, embedder, session, Planes(embedder.input), trained_on)
+    return Judged(path.name, embedder, session, Preprocessor(embedder.input), trained_on)
 
 
 def _onnx_file(
     path: Path, size: tuple[int, int], folder: Path
 ) -> tuple[ModelFile, tuple[str, ...]]:
-    if card_path(path).is_file():
-        card = read_card(card_path(path))
-        return ModelFile(path, card), card.training_data
+    model = model_at(path)
+    if model.card is not None:
+        return model, model.card.training_data
     # no card: an OSNet as published, fed as published
-    content = ModelFile(path, None).read()
+    content = model.read()
     shape = inspect(content, name=path).inputs[0].shape
     height, width = shape[2] or size[0], shape[3] or size[1]
     copy = folder / "model.onnx"
@@ -136,11 +138,22 @@ def _checkpoint_file(
 
 
 def refuse_trained_people(model: Judged, dataset: Dataset) -> None:
-    """Raise TrainedOnThis where the card lists a part that the set is judged on."""
-    judged = {dataset.name, *dataset.judged}
-    overlap = sorted(set(model.trained_on) & judged)
+    """Raise TrainedOnThis where the card lists people that the set is judged on."""
+    overlap = [source for source in model.trained_on if shows_judged_people(source, dataset)]
     if overlap:
         raise TrainedOnThis(model.name, overlap)
+
+
+def shows_judged_people(source: str, dataset: Dataset) -> bool:
+    """Whether a card's training source, "set:part", holds people that a set is judged on.
+
+    A source of the set that names no part, or one that no reader knows ("msmt17:all"), does.
+    """
+    words = re.split(r"[:\s]+", source.strip().lower().replace("-", ""))
+    if words[0] != dataset.name:
+        return False
+    part = words[1] if len(words) > 1 else ""
+    return part in dataset.judged_parts or part not in PARTS
 
 
 def embed_samples(
@@ -186,22 +199,36 @@ def embed_samples(
 
 
 def _raw(model: Judged, crops: Sequence[NDArray[np.uint8]]) -> Features:
-    import cv2
-
-    spec = model.embedder.input
-    batch = np.empty((len(crops), 3, spec.height, spec.width), np.float32)
-    for slot, crop in enumerate(crops):
-        size = (spec.width, spec.height)
-        scaled = cv2.resize(crop, size, interpolation=cv2.INTER_LINEAR)
-        model.planes.write(scaled.astype(np.uint8, copy=False), batch[slot])
-    out = model.session.run({model.session.inputs[0].name: batch})[0]
-    return np.array(out, np.float32)
+    spec, picture = model.embedder.input, model.session.inputs[0]
+    size = picture.shape[0] or len(crops)  # a file may take one number of crops only
+    rows: list[Features] = []
+    for start in range(0, len(crops), size):
+        part = crops[start : start + size]
+        batch = np.zeros((size, 3, spec.height, spec.width), np.float32)
+        for slot, crop in enumerate(part):
+            model.prepare.write(crop, batch[slot])
+        rows.append(np.array(model.session.run({picture.name: batch})[0][: len(part)], np.float32))
+    return np.concatenate(rows)
 
 
 def labels(samples: Sequence[Sample]) -> tuple[ranking.Labels, ranking.Labels]:
     """(persons, cameras) of samples, each (n,)."""
     people = np.array([sample.person for sample in samples], np.int64)
     return people, np.array([sample.camera for sample in samples], np.int64)
+
+
+def distance_blocks(
+    query: Features, gallery: Features, *, metric: Metric = "cosine", reranked: bool = False
+) -> Iterator[Features]:
+    """Blocks of consecutive rows of the distance matrix (queries, gallery), smaller is more alike.
+
+    Args:
+        query, gallery: (q, d) and (g, d).
+        reranked: k-reciprocal re-ranking, which is on unit rows whatever the metric.
+    """
+    if reranked:
+        return rerank(ranking.unit(query), ranking.unit(gallery))
+    return ranking.distances(query, gallery, metric)
 
 
 def score_features(
@@ -213,10 +240,7 @@ def score_features(
     reranked: bool = False,
 ) -> Scores:
     """Scores of a set's query and gallery features, in the set's order."""
-    if reranked:
-        blocks = rerank(ranking.unit(query), ranking.unit(gallery))
-    else:
-        blocks = ranking.distances(query, gallery, metric)
+    blocks = distance_blocks(query, gallery, metric=metric, reranked=reranked)
     return ranking.score(blocks, *labels(dataset.query), *labels(dataset.gallery))
 
 
@@ -235,6 +259,7 @@ def evaluate(
     Raises:
         TrainedOnThis: its card lists the people it would be judged on, and `insist` is false.
         UnreadableImages: some images do not decode.
+        NoAnswers: no query can be answered.
     """
     if not insist:
         refuse_trained_people(model, dataset)

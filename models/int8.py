@@ -29,7 +29,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from edge.config import EmbedConfig, RuntimeConfig
 from edge.embed import Embedder, open_embedder
-from edge.preprocess import Planes
+from edge.preprocess import Preprocessor
 from models.export import describe, row_cosines
 from models.ranking import Features
 from reid.card import Card, ModelFile
@@ -82,7 +82,7 @@ def int8_content(
         # folds norms into convolutions, so that ranges are those of the folded layers
         quant_pre_process(str(recent), str(ready), skip_symbolic_shape=True)
         groups = layer_groups(onnx.load(ready))
-        inputs = _inputs(embedder, crops)
+        inputs = _inputs(embedder, crops, onnx.load(ready).graph.input[0].name)
 
         def attempt(kept: tuple[str, ...]) -> tuple[float, bytes]:
             path = Path(folder) / "int8.onnx"
@@ -198,17 +198,12 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]
         self._next = None
 
 
-def _inputs(embedder: Embedder, crops: Crops) -> list[dict[str, Any]]:
-    import cv2
-
-    spec, planes = embedder.input, Planes(embedder.input)
-    name = "images"
+def _inputs(embedder: Embedder, crops: Crops, name: str) -> list[dict[str, Any]]:
+    prepare = Preprocessor(embedder.input)
     batches = []
     for crop in crops:
-        batch = np.empty((1, 3, spec.height, spec.width), np.float32)
-        scaled = cv2.resize(crop, (spec.width, spec.height), interpolation=cv2.INTER_LINEAR)
-        planes.write(scaled.astype(np.uint8, copy=False), batch[0])
-        batches.append({name: batch})
+        prepare(crop)
+        batches.append({name: prepare.input.copy()})
     return batches
 
 

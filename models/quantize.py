@@ -18,14 +18,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.backends import processor_name
 from edge.embed import Embedder
-from edge.runtime import Precision, RuntimeName
+from edge.runtime import Precision, RuntimeName, quota_threads
 from models.data.readers import Dataset
-from models.evaluate import embed_samples, open_model, refuse_trained_people, score_features
+from models.evaluate import (
+    Judged,
+    embed_samples,
+    open_model,
+    refuse_trained_people,
+    score_features,
+)
 from models.export import describe, row_cosines, today, write_model
 from models.int8 import INT8_TOLERANCE, Crops, Scheme, int8_content
 from models.ranking import Scores
 from reid.card import Agreement, Card, Metric, RuntimeVariant, card_path, write_card
+from reid.model_errors import ModelUnreadable
 
 MAX_MAP_LOSS = 0.5  # points; issue of the house, above what a run-to-run difference is
 BF16_TOLERANCE = 0.05
@@ -109,14 +117,17 @@ def quantize(
         VariantRefused: it loses more than MAX_MAP_LOSS points of mAP.
         TrainedOnThis, DataError, ModelError: as `evaluate`.
     """
-    float_model = open_model(model)
+    float_model = _open_float(model)
     card = float_model.embedder.card
     if not insist:
         refuse_trained_people(float_model, judge)
-    content, kept = int8_content(
-        model, float_model.embedder, _some_crops(calibration, crops), scheme=scheme, say=say
+    chosen = _some_crops(calibration, crops)
+    content, kept = int8_content(model, float_model.embedder, chosen, scheme=scheme, say=say)
+    notes = (
+        f"int8 ({scheme}) of {card.name}; in float: {', '.join(kept) or 'nothing'}; "
+        f"calibrated on {len(chosen)} crops of {calibration.name}"
     )
-    new_card = _int8_card(content, card, out, scheme, kept)
+    new_card = _int8_card(content, card, out, scheme, notes)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / out.name
         write_model(content, new_card, trial)
@@ -127,7 +138,7 @@ def quantize(
     new_card = new_card.model_copy(
         update={
             "agreement": report.agreement(reference, judge.name),
-            "metrics": (_metric(judge, report.after, report.latency_ms),),
+            "metrics": (_metric(judge, report),),
         }
     )
     write_model(content, new_card, out)
@@ -145,14 +156,18 @@ def admit_bf16(
 
     Raises:
         VariantRefused: it loses more than MAX_MAP_LOSS points of mAP.
-        ModelError: OpenVINO is missing or cannot load the file.
+        ModelError: OpenVINO is missing, cannot load the file, or misses its golden output by more
+            than BF16_TOLERANCE.
     """
-    float_model = open_model(model)
+    float_model = _open_float(model)
     if not insist:
         refuse_trained_people(float_model, judge)
     card = float_model.embedder.card
     draft = RuntimeVariant(
-        runtime="openvino", precision="bf16", variant_id="bfloat16-openvino", tolerance=2.0
+        runtime="openvino",
+        precision="bf16",
+        variant_id="bfloat16-openvino",
+        tolerance=BF16_TOLERANCE,
     )
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / model.name
@@ -164,25 +179,25 @@ def admit_bf16(
     if report.loss > MAX_MAP_LOSS:
         raise VariantRefused(draft.variant_id, report)
     admitted = draft.model_copy(
-        update={
-            "tolerance": BF16_TOLERANCE,
-            "agreement": report.agreement(card.variant_id or "float32", judge.name),
-        }
+        update={"agreement": report.agreement(card.variant_id or "float32", judge.name)}
     )
     others = tuple(entry for entry in card.runtimes if entry.variant_id != draft.variant_id)
-    metric = _metric(judge, report.after, report.latency_ms, " bfloat16-openvino")
+    metric = _metric(judge, report, " bfloat16-openvino")
+    known = tuple(entry for entry in card.metrics if entry.protocol != metric.protocol)
     write_card(
-        card.model_copy(
-            update={"runtimes": (*others, admitted), "metrics": (*card.metrics, metric)}
-        ),
+        card.model_copy(update={"runtimes": (*others, admitted), "metrics": (*known, metric)}),
         card_path(model),
     )
     return report
 
 
-def _int8_card(
-    content: bytes, card: Card, out: Path, scheme: Scheme, kept: tuple[str, ...]
-) -> Card:
+def _open_float(model: Path) -> Judged:
+    if model.suffix != ".onnx":
+        raise ModelUnreadable(model, "is no ONNX file", "export it first: edge-models export")
+    return open_model(model)
+
+
+def _int8_card(content: bytes, card: Card, out: Path, scheme: Scheme, notes: str) -> Card:
     assert card.input is not None  # an embedder's card has one
     return describe(
         content,
@@ -195,7 +210,7 @@ def _int8_card(
         licence=card.licence,
         commercial_use=card.commercial_use,
         made_by=card.made_by,
-        notes=f"int8 ({scheme}) of {card.name}; in float: {', '.join(kept) or 'nothing'}",
+        notes=notes,
         tolerance=INT8_TOLERANCE,
     ).model_copy(update={"parent": card.name})
 
@@ -252,11 +267,18 @@ def _latency(one: Embedder, other: Embedder, crops: Crops) -> dict[str, float]:
     return {name: round(float(np.median(spent)), 3) for name, spent in times.items()}
 
 
-def _metric(
-    judge: Dataset, scores: Scores, latency_ms: dict[str, float], variant: str = ""
-) -> Metric:
-    values = {"rank1": round(scores.rank1, 2), "map": round(scores.map, 2)}
-    values |= {f"{name.replace(' ', '_')}_ms": value for name, value in latency_ms.items()}
+def _metric(judge: Dataset, report: Report, variant: str = "") -> Metric:
+    """What was measured, the float model's figures beside the variant's, and on what machine."""
+    scores = {"": report.after, "float_": report.before}
+    values = {
+        f"{whose}{name}": round(value, 2)
+        for whose, found in scores.items()
+        for name, value in (("rank1", found.rank1), ("map", found.map))
+    }
+    values |= {f"{name.replace(' ', '_')}_ms": value for name, value in report.latency_ms.items()}
+    machine = f"{processor_name()}, {quota_threads()} threads"
     return Metric(
-        protocol=f"{judge.name} single query cosine{variant}", date=today(), values=values
+        protocol=f"{judge.name} single query cosine{variant}; ms on {machine}",
+        date=today(),
+        values=values,
     )

@@ -28,6 +28,7 @@ import numpy as np
 from models.data.errors import DataError, FileNameError, LayoutError
 from models.data.store import Images, open_images
 
+PARTS = ("train", "query", "gallery")
 JUNK = -1  # Market-1501: badly cut boxes that count neither for nor against
 DISTRACTOR = 0  # Market-1501: nobody's box, stays in the gallery
 
@@ -50,12 +51,7 @@ class Dataset:
     train: list[Sample] = field(default_factory=list)
     query: list[Sample] = field(default_factory=list)
     gallery: list[Sample] = field(default_factory=list)
-    judged_parts: tuple[str, ...] = ("query", "gallery")
-
-    @property
-    def judged(self) -> tuple[str, ...]:
-        """The "set:part" whose people query and gallery show, as cards list training data."""
-        return tuple(f"{self.name}:{part}" for part in self.judged_parts)
+    judged_parts: tuple[str, ...] = ("query", "gallery")  # those whose people these two show
 
     def part(self, names: Iterable[str]) -> list[Sample]:
         """Samples of several parts together: "train", "query", "gallery"."""

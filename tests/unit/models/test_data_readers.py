@@ -59,7 +59,7 @@ def test_cuhk03_asks_camera_one_and_searches_camera_two(tmp_path: Path) -> None:
     assert [(s.person, s.camera) for s in dataset.query + dataset.gallery] == [(2, 1), (2, 2)]
     assert [(s.person, s.camera) for s in target.query + target.gallery] == [(1, 1), (1, 2)]
     assert target.train == []
-    assert target.judged == ("cuhk03:train",)
+    assert target.judged_parts == ("train",)
 
 
 @pytest.mark.parametrize("folders", [("train", "test"), ("mask_train_v2", "mask_test_v2")])
@@ -201,7 +201,7 @@ def test_cuhk03s_new_protocol_counts_every_part_as_the_same_people(tmp_path: Pat
     dataset = open_dataset("cuhk03-np", tmp_path)
 
     assert [(s.person, s.camera) for s in dataset.query + dataset.gallery] == [(3, 2), (3, 2)]
-    assert dataset.judged == ("cuhk03:train", "cuhk03:query", "cuhk03:gallery")
+    assert dataset.judged_parts == ("train", "query", "gallery")
 
 
 def test_a_users_names_may_end_in_capitals(tmp_path: Path) -> None:

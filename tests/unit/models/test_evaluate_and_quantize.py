@@ -8,18 +8,28 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from typer.testing import CliRunner
 
+from edge.backends import processor_name
 from models import int8, quantize
 from models.cli import app
 from models.data.readers import open_dataset
-from models.evaluate import TrainedOnThis, evaluate, open_model
+from models.evaluate import (
+    TrainedOnThis,
+    evaluate,
+    open_model,
+    refuse_trained_people,
+    shows_judged_people,
+)
 from models.int8 import layer_groups
 from models.quantize import VariantRefused, admit_bf16
-from reid.card import card_path, read_card, write_card
+from reid.card import card_path, read_card, sha256_of, write_card
+from reid.model_errors import ModelUnreadable
 from tests.conftest import skip_or_fail
-from tests.unit.models.drawn_people import market
+from tests.unit.models.drawn_people import figure, market, write
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +37,28 @@ def place(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Path:
     """A folder with a drawn set and a network of random weights: net.onnx, net.toml, net.pth."""
     folder = tmp_path_factory.mktemp("place")
     market(folder / "set", train=4, test=6, shots=3)
-    shutil.copyfile(exported, folder / "net.onnx")
     shutil.copyfile(exported.with_name("last.pth"), folder / "net.pth")
-    card = read_card(card_path(exported)).model_copy(update={"name": "net", "file": "net.onnx"})
+    content = _input_renamed(exported, "pictures")
+    (folder / "net.onnx").write_bytes(content)
+    changed = {"sha256": sha256_of(content), "bytes": len(content)}
+    card = read_card(card_path(exported)).model_copy(
+        update={"name": "net", "file": "net.onnx"} | changed
+    )
     write_card(card, folder / "net.toml")
     return folder
+
+
+def _input_renamed(model: Path, name: str) -> bytes:
+    """Others' exports call their input otherwise."""
+    network = onnx.load(model)
+    old = network.graph.input[0].name
+    network.graph.input[0].name = name
+    for node in network.graph.node:
+        for slot, wanted in enumerate(node.input):
+            if wanted == old:
+                node.input[slot] = name
+    content: bytes = network.SerializeToString()
+    return content
 
 
 def _evaluate(place: Path, *more: str, model: str = "net.onnx") -> dict[str, float]:
@@ -61,6 +88,21 @@ def test_every_way_of_comparing_runs(place: Path, more: list[str]) -> None:
     assert 0 < _evaluate(place, *more)["map"] <= 100
 
 
+def test_a_file_that_takes_one_number_of_crops_is_judged_like_any(
+    place: Path, tmp_path: Path
+) -> None:
+    network = onnx.load(place / "net.onnx")
+    network.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 5
+    fixed = tmp_path / "fixed.onnx"
+    onnx.save(network, fixed)
+    dataset = open_dataset("market1501", place / "set")
+
+    scores, _, _ = evaluate(open_model(fixed), dataset, metric="euclidean")
+
+    free, _, _ = evaluate(open_model(place / "net.onnx"), dataset, metric="euclidean")
+    assert scores == free
+
+
 def test_a_file_without_card_is_fed_as_published(place: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare.onnx"
     bare.write_bytes((place / "net.onnx").read_bytes())
@@ -81,6 +123,39 @@ def test_people_of_the_training_are_not_judged_on_unless_insisted(place: Path) -
     scores, _, _ = evaluate(knowing, dataset, insist=True)
 
     assert scores.queries > 0
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("market1501:query", True),
+        ("market1501:gallery:without-labels", True),
+        ("market1501:all", True),
+        ("Market-1501 (everything)", True),
+        ("market1501:train", False),
+        ("market1501:train:without-labels", False),
+        ("cuhk03:query", False),
+    ],
+)
+def test_a_source_counts_unless_it_names_a_part_of_other_people(
+    tmp_path: Path, source: str, shown: bool
+) -> None:
+    dataset = open_dataset("market1501", market(tmp_path, train=1, test=1, shots=1))
+
+    assert shows_judged_people(source, dataset) is shown
+
+
+@pytest.mark.shared
+def test_a_known_public_file_is_refused_by_the_catalogues_card(
+    shared_dir: Path, tmp_path: Path
+) -> None:
+    for part in ("query", "gallery"):
+        write(tmp_path / part / "1_c1.jpg", figure(1, 1, 0))
+    msmt17 = dataclasses.replace(open_dataset("folder", tmp_path), name="msmt17")
+    public = open_model(shared_dir / "models" / "osnet_x0_25_msmt17_combineall.onnx")
+
+    with pytest.raises(TrainedOnThis, match="MSMT17"):
+        refuse_trained_people(public, msmt17)
 
 
 def test_the_command_refuses_with_a_usage_error_and_says_how_to_insist(
@@ -109,38 +184,68 @@ def test_the_command_refuses_with_a_usage_error_and_says_how_to_insist(
         (["net.onnx", "--data", "set", "--protocol", "prid"], 2),
         (["none.onnx", "--data", "set", "--protocol", "market1501"], 3),
         (["none.pth", "--data", "set", "--protocol", "market1501"], 3),
+        (["net.onnx", "--data", "alone", "--protocol", "folder"], 2),
+        (["net.onnx", "--data", "set", "--protocol", "market1501", "--page", "no/p.html"], 2),
     ],
 )
 def test_what_cannot_be_used_is_told_apart_by_exit_code(
     place: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
 ) -> None:
     monkeypatch.chdir(place)
+    for part in ("query", "gallery"):  # the same person by the same camera only
+        write(place / "alone" / part / "1_c1.jpg", figure(1, 1, 0))
 
     result = CliRunner().invoke(app, ["evaluate", *arguments])
 
     assert result.exit_code == code, result.output
 
 
-def test_the_page_shows_queries_with_their_answers(place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "more", [[], ["--metric", "euclidean"], ["--rerank"]], ids=["cosine", "euclidean", "re-ranked"]
+)
+def test_the_page_shows_queries_as_they_were_judged(
+    place: Path, tmp_path: Path, more: list[str]
+) -> None:
     page = tmp_path / "page.html"
 
-    _evaluate(place, "--page", str(page))
+    found = _evaluate(place, "--page", str(page), *more)
 
-    text = page.read_text()
-    assert text.count("<tr>") == len(open_dataset("market1501", place / "set").query)
-    assert "data:image/jpeg;base64," in text
-    assert "class=right" in text
+    rows = page.read_text().split("<tr>")[1:]
+    assert len(rows) == len(open_dataset("market1501", place / "set").query)
+    assert all("data:image/jpeg;base64," in row for row in rows)
+    first = [row.split("<td")[2] for row in rows]
+    right = sum("class=right" in answer for answer in first)
+    assert 100 * right / len(rows) == pytest.approx(found["rank1"])
 
 
 def test_gates_stem_and_fc_are_told_apart(place: Path) -> None:
-    import onnx
-
     groups = layer_groups(onnx.load(place / "net.onnx"))
 
     assert groups.keys() == {"gates", "stem", "fc", "depthwise"}
     assert len(groups["fc"]) == 1
     # 10 Lite layers in each of the 6 blocks
     assert len(groups["depthwise"]) == 60
+
+
+@pytest.mark.parametrize(
+    ("scheme", "kind", "largest"),
+    [("s8s8", np.int8, 127), ("u8s8-reduced", np.int8, 64), ("u8u8", np.uint8, 255)],
+)
+def test_every_scheme_stores_its_own_kind_of_weights(
+    place: Path, tmp_path: Path, scheme: int8.Scheme, kind: type, largest: int
+) -> None:
+    inputs = int8._inputs(open_model(place / "net.onnx").embedder, [figure(1, 1, 0)], "pictures")
+
+    int8._quantize_file(place / "net.onnx", tmp_path / "q.onnx", scheme, inputs, [])
+
+    network = onnx.load(tmp_path / "q.onnx")
+    stored = {item.name: onnx.numpy_helper.to_array(item) for item in network.graph.initializer}
+    weights = [stored[n.input[0]] for n in network.graph.node if n.op_type == "DequantizeLinear"
+               and n.input[0] in stored and stored[n.input[0]].ndim == 4]  # fmt: skip
+    assert len(weights) > 60
+    assert {weight.dtype.type for weight in weights} == {kind}
+    # a depthwise kernel's scale is its own channel's, so that its largest value is always used
+    assert 0.9 * largest <= max(int(np.abs(weight).max()) for weight in weights) <= largest
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +272,22 @@ def test_int8_is_judged_and_recorded(place: Path, quantized: quantize.Report) ->
     assert card.agreement is not None
     assert card.agreement.cosine_mean == pytest.approx(quantized.cosine_mean, abs=1e-4)
     assert set(card.agreement.across) == {"rank1", "map"}
-    assert any("ms" in name for name in card.metrics[0].values)
+    assert "calibrated on 16 crops of market1501" in card.notes
+    measured = card.metrics[0]
+    assert {"rank1", "map", "float_batch_1_ms", "variant_batch_8_ms"} <= measured.values.keys()
+    assert measured.values["float_map"] == pytest.approx(quantized.before.map, abs=0.01)
+    assert processor_name() in measured.protocol
     assert (place / "net-int8.onnx").stat().st_size < (place / "net.onnx").stat().st_size
     assert _evaluate(place, model="net-int8.onnx")["map"] == pytest.approx(quantized.after.map)
+
+
+def test_a_checkpoint_must_be_exported_before_it_is_quantised(place: Path) -> None:
+    dataset = open_dataset("market1501", place / "set")
+
+    with pytest.raises(ModelUnreadable, match="edge-models export"):
+        quantize.quantize(
+            place / "net.pth", place / "never.onnx", calibration=dataset, judge=dataset
+        )
 
 
 def test_a_loss_above_the_limit_is_refused_and_nothing_is_written(
