@@ -18,7 +18,6 @@ from models.download import Progress, fetch
 from reid.card import Card, card_from, card_path, sha256_of, write_card
 from reid.model_errors import CardInvalid
 
-
 BY_HAND = "pull it with --mirror URL_OR_FOLDER, or put the file into the models folder"
 
 

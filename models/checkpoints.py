@@ -58,6 +58,11 @@ def read(path: Path) -> dict[str, Any]:
     return contents
 
 
+def is_detector(contents: dict[str, Any]) -> bool:
+    """Whether it is a detector.pt of ours (models.train_detector)."""
+    return {"shape", "weights", "recipe"} <= contents.keys()
+
+
 def load(path: Path, *, heads: bool = False) -> OSNet:
     """A network from a checkpoint of ours or a published one, in evaluation mode.
 
@@ -65,9 +70,11 @@ def load(path: Path, *, heads: bool = False) -> OSNet:
         heads: keep the classifier; else it is left out, which is the one thing that may be.
     """
     contents = read(path)
-    if {"shape", "weights"} <= contents.keys():
+    if is_detector(contents):
+        raise CheckpointError(f"{path} is a detector's; edge-models export makes a model of it")
+    if {"weights", "average"} <= contents.keys():
         raise CheckpointError(
-            f"{path} is a detector's; export it with python -m models.detector_export"
+            f"{path} is what a detector's run goes on from; export detector.pt beside it"
         )
     if "architecture" in contents:
         state = contents.get("ema") or contents["model"]

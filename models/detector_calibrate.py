@@ -6,7 +6,7 @@
 Promise: prints AP50 and recall at precision 0.9 for each mix of the labels' answer with the
 teacher's, on every n-th picture held out, and the shift of the logits that puts the score at
 precision 0.9 where the reference has it on the same pictures. Chooses and writes nothing: the
-shares go to models.detector_export by hand. One forward pass a picture serves all mixes, since
+shares go to edge-models export by hand. One forward pass a picture serves all mixes, since
 both answers are linear in the same features (Detector.fold_teacher).
 """
 
@@ -33,6 +33,7 @@ _SIDE = 416
 _SHARES = (0.0, 0.25, 0.5, 0.75)
 _LEAST = 0.01  # score of what still counts in a curve
 _IOU = 0.6  # of suppression
+_EDGE = 1e-6  # a score of exactly 0 or 1 has no logit
 
 
 @torch.no_grad()
@@ -56,7 +57,8 @@ def shift_between(ours: Quality, reference: Quality) -> float:
     is never reached."""
 
     def logit(score: float) -> float:
-        return math.log(score / (1.0 - score))
+        inside = min(max(score, _EDGE), 1.0 - _EDGE)  # nan stays nan
+        return math.log(inside / (1.0 - inside))
 
     return logit(reference.threshold) - logit(ours.threshold)
 

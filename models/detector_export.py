@@ -1,30 +1,26 @@
 """From a checkpoint to what the box runs: ONNX with a card, one input size a file.
 
-    python -m models.detector_export out/detector/detector.pt --out models/weights
+    edge-models export out/detector/detector.pt models/weights/detector_person_416.onnx
 
 Promise: the file's numbers equal torch's (checked on the golden picture before the card is
 written), batch normalisation is folded, the card holds checksum and golden values of that very
-file. Files are replaced whole. An int8 file is written only where it passes the gate.
-Fails: ExportError where ONNX Runtime and torch disagree, or where a card would call weights open
-that a research recipe had a part in.
-
-Quantisation: static QDQ, S8S8, per channel, the decoding of boxes stays in float (ONNX Runtime,
-quantization.md); calibrated on training pictures.
+file. Which licence the card says follows from the recipes that had a part in the weights.
+Fails: ExportError where ONNX Runtime and torch disagree; LicenceUntrue where a card would allow
+commercial use of weights that a recipe not known as open had a part in.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 import torch
-import typer
 
 from edge.preprocess import Preprocessor
 from models.detector import Detector, ExportedDetector, count_cost
@@ -74,7 +70,7 @@ _OPEN_RECIPES = frozenset({"detector_person_open"})  # what any other trains on 
 
 
 class ExportError(RuntimeError):
-    """The file does not compute what torch computes, or its card would not be true.
+    """The file does not compute what torch computes.
 
     Attributes:
         path: the file that was to be exported, or that differs.
@@ -83,6 +79,10 @@ class ExportError(RuntimeError):
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
         self.path = path
+
+
+class LicenceUntrue(ExportError):
+    """The card would say more than the recipes allow."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,9 @@ def write_detector_card(
     metrics: Sequence[Metric] = (),
     default: bool = False,
     notes: str = "",
+    changes: Mapping[str, object] | None = None,
 ) -> Card:
-    """Write the card beside a file that `write_onnx` made."""
+    """Write the card beside a file that `write_onnx` made; `changes` replaces fields of it."""
     content = path.read_bytes()
     words, commercial, data = _LICENCES[licence]
     values = golden_values("detector", [_run(path, _golden_input(height, width))])
@@ -177,7 +178,7 @@ def write_detector_card(
         ),
         metrics=tuple(metrics),
         notes=notes,
-    )
+    ).model_copy(update=dict(changes or {}))
     write_card(card, card_path(path))
     return card
 
@@ -195,45 +196,51 @@ def _run(path: Path, batch: Any) -> Any:
     return session.run(None, {session.get_inputs()[0].name: batch})[0]
 
 
-def main(
-    checkpoint: Annotated[Path, typer.Argument(help="detector.pt of a training run")],
-    out: Annotated[Path, typer.Option(help="folder for files and cards")],
-    name: Annotated[str, typer.Option(help="stem; sizes are added")] = "detector_person",
-    licence: Annotated[Licence, typer.Option(help="what the recipe trained on")] = "research",
-    score_share: Annotated[float, typer.Option(help="of the imitating score, 0..1")] = 0.0,
-    box_share: Annotated[float, typer.Option(help="of the imitating box, 0..1")] = 0.0,
-    logit_shift: Annotated[float, typer.Option(help="added to every score's logit")] = 0.0,
-    default: Annotated[bool, typer.Option(help="the box takes the square one unasked")] = False,
-    notes: Annotated[str, typer.Option(help="one line for the card")] = "",
-) -> None:
-    """Export both input sizes, 416 x 416 and 416 x 256 (16:9), with cards."""
+def export_detector(
+    checkpoint: Path,
+    out: Path,
+    *,
+    height: int = 416,
+    width: int = 416,
+    calibration: Calibration | None = None,
+    commercial_use: bool = False,
+    default: bool = False,
+    notes: str = "",
+    changes: Mapping[str, object] | None = None,
+) -> Card:
+    """Export one input size with its card.
+
+    Args:
+        checkpoint: detector.pt of a training run.
+        out: the ONNX file; its stem is the card's name.
+        height, width: of the input, pixels, multiples of 32.
+        commercial_use: the card must allow it; else it does where the recipes do.
+        default: the box takes it unasked.
+        changes: fields of the card to replace, where the recipe is not one of ours.
+
+    Raises:
+        ExportError: ONNX Runtime and torch disagree.
+        LicenceUntrue: the recipes do not allow commercial use; nothing was written.
+    """
     closed = [name for name in recipes_of(checkpoint) if name not in _OPEN_RECIPES]
-    if licence == "open" and closed:
-        raise ExportError(
-            checkpoint, f"was trained by {', '.join(closed)}, whose data are for research only"
+    if commercial_use and closed:
+        raise LicenceUntrue(
+            checkpoint,
+            f"was trained by {', '.join(closed)}, whose data are for research only or not known",
         )
-    detector = calibrated(
-        load_detector(checkpoint), Calibration(score_share, box_share, logit_shift)
-    )
-    cost = count_cost(detector)
+    detector = calibrated(load_detector(checkpoint), calibration or Calibration())
+    cost = count_cost(detector, height, width)
+    write_onnx(detector, out, height, width)
     words = (
         f"{cost.parameters / 1e6:.2f} M parameters, {cost.multiply_adds / 1e9:.2f} G multiply-adds"
     )
-    for height, width, suffix in ((416, 416, "416"), (256, 416, "416x256")):
-        path = out / f"{name}_{suffix}.onnx"
-        write_onnx(detector, path, height, width)
-        note = f"{words} at 416 x 416. {notes}".strip()
-        write_detector_card(
-            path,
-            f"{name}_{suffix}",
-            height,
-            width,
-            licence,
-            default=default and suffix == "416",
-            notes=note,
-        )
-        typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {words}")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+    return write_detector_card(
+        out,
+        out.stem,
+        height,
+        width,
+        "research" if closed else "open",
+        default=default,
+        notes=f"{words} at {width} x {height}. {notes}".strip(),
+        changes=changes,
+    )

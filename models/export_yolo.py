@@ -72,7 +72,15 @@ def export_yolo(path: Path, out: Path, *, size: int = 416, end_to_end: bool = Tr
     with tempfile.TemporaryDirectory() as folder:
         # Ultralytics writes beside the checkpoint: give it a copy of its own
         copy = Path(shutil.copy(path, folder))
-        made = _export(ultralytics, copy, size, end_to_end).rename(Path(folder) / out.name)
+        try:
+            made = _export(ultralytics, copy, size, end_to_end).rename(Path(folder) / out.name)
+        except _FAILURES as error:
+            reason = str(error).replace(str(copy), str(path)).partition("\n")[0][:300]
+            raise YoloExportError(
+                path,
+                f"could not be exported ({type(error).__name__}: {reason})",
+                "check the checkpoint",
+            ) from error
         card = draft_card(
             made, licence=LICENCE, commercial_use=False, made_by="Ultralytics, exported here"
         )
@@ -100,20 +108,14 @@ def _ultralytics(path: Path) -> ModuleType:
 
 
 def _export(ultralytics: ModuleType, path: Path, size: int, end_to_end: bool) -> Path:
-    try:
-        model = ultralytics.YOLO(str(path), task="detect")
-        return Path(
-            model.export(
-                format="onnx",
-                imgsz=size,
-                dynamic=False,
-                simplify=False,
-                opset=17,
-                verbose=False,
-                nms=False if end_to_end else None,  # False: "NMS-free head if available"
-            )
-        )
-    except _FAILURES as error:
-        raise YoloExportError(
-            path, f"could not be exported ({type(error).__name__}: {error})", "check the checkpoint"
-        ) from error
+    model = ultralytics.YOLO(str(path), task="detect")
+    made = model.export(
+        format="onnx",
+        imgsz=size,
+        dynamic=False,
+        simplify=False,
+        opset=17,
+        verbose=False,
+        nms=False if end_to_end else None,  # False: "NMS-free head if available"
+    )
+    return Path(made)

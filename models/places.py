@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,6 +69,17 @@ def refusals(*also: type[Exception]) -> Iterator[None]:
     except OSError as error:
         say(f"{error.filename or 'the folder'}: {error.strerror or error}; check its rights")
         raise typer.Exit(USAGE) from error
+
+
+def refuse_options(whose: str, given: Mapping[str, object]) -> None:
+    """Refuse flags that this kind of model has no use for; falsy values were not given.
+
+    Raises:
+        typer.BadParameter: the first that was given.
+    """
+    for flag, value in given.items():
+        if value:
+            raise typer.BadParameter(f"is for {whose} only", param_hint=flag)
 
 
 def wide_enough() -> int | None:

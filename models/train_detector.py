@@ -1,6 +1,6 @@
 """Train the person detector from random weights, on a CPU or a GPU.
 
-    python -m models.train_detector models/recipes/detector.toml --pack .pack/detector \\
+    edge-models train --config models/recipes/detector.toml --packs .pack/detector \\
         --out out/detector --seconds 14400
 
 Promise: ends when the time or the steps given are used up, with the learning rate run out to its
@@ -21,16 +21,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import typer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from models import checkpoints
 from models.detector import Detector, DetectorShape, cells
 from models.detector_augment import Sampler
 from models.detector_data import DatasetError, Picture, read_coco, read_cutouts
@@ -110,8 +110,12 @@ def _save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load_detector(path: Path) -> Detector:
-    """The detector of a `detector.pt`, ready to infer."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    """The detector of a `detector.pt`, ready to infer.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    content = _read_weights(path)
     shape: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in content["shape"].items()
     }
@@ -120,9 +124,16 @@ def load_detector(path: Path) -> Detector:
     return detector.eval()
 
 
+def _read_weights(path: Path) -> dict[str, Any]:
+    content = checkpoints.read(path)
+    if not checkpoints.is_detector(content):
+        raise checkpoints.CheckpointError(f"{path} is no detector.pt of a training run; give one")
+    return content
+
+
 def recipes_of(path: Path) -> tuple[str, ...]:
     """Names of all recipes that had a part in a `detector.pt`, the first one first."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = _read_weights(path)
     return tuple(content.get("recipes") or (content["recipe"],))
 
 
@@ -159,6 +170,7 @@ def run(
     Raises:
         RecipeError: recipe, pack and options do not fit together.
         DatasetError: the pack is damaged.
+        CheckpointError: start_from is no detector.pt.
     """
     recipe = read_recipe(config)
     if seconds is not None and steps is not None:
@@ -259,7 +271,7 @@ class _Run:
                     self._checkpoint(clock.share())
                     saved = now
                 stopped = stop_after_s is not None and now - started > stop_after_s
-                if stopped:
+                if stopped or clock.share() >= 1.0:  # workers have drawn some samples ahead
                     break
         self._checkpoint(clock.share())
         if trained and not stopped:
@@ -379,37 +391,3 @@ def plot(log: Path, picture: Path) -> None:
     figure.tight_layout()
     figure.savefig(picture, dpi=100)
     pyplot.close(figure)
-
-
-def main(
-    recipe: Annotated[Path, typer.Argument(help="a file of models/recipes/detector*.toml")],
-    pack: Annotated[Path, typer.Option(help="folder made by models.detector_pack")],
-    out: Annotated[Path, typer.Option(help="folder for checkpoints, log and curves")],
-    seconds: Annotated[float | None, typer.Option(help="length of the run in seconds")] = None,
-    steps: Annotated[int | None, typer.Option(help="length of the run in steps")] = None,
-    resume: Annotated[bool, typer.Option(help="go on from OUT/last.pt")] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    threads: Annotated[int, typer.Option(help="threads of torch on the CPU")] = 1,
-    workers: Annotated[int, typer.Option(help="processes that draw samples")] = 0,
-    teacher: Annotated[Path | None, typer.Option(help="raw YOLOX ONNX file")] = None,
-    start_from: Annotated[Path | None, typer.Option(help="a detector.pt to go on from")] = None,
-) -> None:
-    """Train the person detector."""
-    done = run(
-        recipe,
-        pack=pack,
-        out=out,
-        seconds=seconds,
-        steps=steps,
-        resume=resume,
-        device=device,
-        threads=threads,
-        workers=workers,
-        teacher=teacher,
-        start_from=start_from,
-    )
-    typer.echo(f"averaged weights: {done}")
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-YOLO_SIZE = 416  # the box's usual detector input, not Ultralytics' 640
+if TYPE_CHECKING:
+    from models.detector_export import Calibration
+
+DETECTOR_SIZE = 416  # the box's usual detector input; Ultralytics' own is 640
 
 
 def register(app: typer.Typer) -> None:
@@ -17,10 +21,16 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="last.pth of a run, or a published .pth.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="last.pth or detector.pt of a run, or a published .pth.")
+    ],
     out: Annotated[Path, typer.Argument(help="The ONNX file; its card lands beside it.")],
-    height: Annotated[int, typer.Option(help="Input height; 0: as trained, else 256.")] = 0,
-    width: Annotated[int, typer.Option(help="Input width; 0: as trained, else 128.")] = 0,
+    height: Annotated[
+        int, typer.Option(help="Input height; 0: as trained, else 256; detectors: 416.")
+    ] = 0,
+    width: Annotated[
+        int, typer.Option(help="Input width; 0: as trained, else 128; detectors: 416.")
+    ] = 0,
     normalise_inside: Annotated[
         bool, typer.Option(help="Put mean and deviation into the file: it takes RGB 0..255.")
     ] = False,
@@ -29,10 +39,22 @@ def export(
         typer.Option(help="set:part of the training people, where the checkpoint lacks them."),
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Of the weights.")] = None,
-    commercial_use: Annotated[bool, typer.Option(help="Whether the licence allows it.")] = False,
+    commercial_use: Annotated[
+        bool,
+        typer.Option(help="Whether the licence allows it; detectors: as their recipes say."),
+    ] = False,
     made_by: Annotated[str, typer.Option(help="Whose weights these are.")] = "edge-reid",
-    default: Annotated[bool, typer.Option(help="Make it the box's default embedder.")] = False,
+    default: Annotated[bool, typer.Option(help="Make it the box's default of its kind.")] = False,
     notes: Annotated[str, typer.Option(help="One line for people.")] = "",
+    score_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Detectors: share of the teacher's score.")
+    ] = 0.0,
+    box_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Detectors: share of the teacher's box.")
+    ] = 0.0,
+    logit_shift: Annotated[
+        float, typer.Option(help="Detectors: added to every score's logit.")
+    ] = 0.0,
     yolo: Annotated[
         bool,
         typer.Option(
@@ -43,11 +65,12 @@ def export(
         bool, typer.Option(help="With --yolo: the head without suppression, where it has one.")
     ] = True,
 ) -> None:
-    """Export, compare with torch (cosine at least 0.9999), and write the card."""
+    """Export an OSNet or a detector, compare with torch, and write the card."""
     if yolo:
-        _export_yolo(checkpoint, out, size=height or YOLO_SIZE, end_to_end=end_to_end)
+        _export_yolo(checkpoint, out, size=height or DETECTOR_SIZE, end_to_end=end_to_end)
         return
     from models import checkpoints
+    from models.detector_export import Calibration
     from models.export import (
         RESEARCH_LICENCE,
         ExportError,
@@ -57,10 +80,27 @@ def export(
         to_onnx,
         write_model,
     )
+    from models.places import refuse_options
 
     console = Console(stderr=True)
     try:
         contents = checkpoints.read(checkpoint)
+        if checkpoints.is_detector(contents):
+            refuse_options("embedders", {"--normalise-inside": normalise_inside})
+            given = {"licence": licence, "training_data": tuple(trained_on or ()) or None}
+            _export_detector(
+                checkpoint,
+                out,
+                size=(height or DETECTOR_SIZE, width or DETECTOR_SIZE),
+                calibration=Calibration(score_share, box_share, logit_shift),
+                commercial_use=commercial_use,
+                default=default,
+                notes=notes,
+                changes={"made_by": made_by} | {k: v for k, v in given.items() if v is not None},
+            )
+            return
+        shares = {"--score-share": score_share, "--box-share": box_share}
+        refuse_options("detectors", shares | {"--logit-shift": logit_shift})
         stage = contents.get("input", {})
         high, wide = height or stage.get("height", 256), width or stage.get("width", 128)
         content = to_onnx(checkpoints.load(checkpoint), high, wide, inside=normalise_inside)
@@ -86,6 +126,42 @@ def export(
     )
     write_model(content, card, out)
     console.print(f"{out}: {len(content) / 1e6:.2f} MB, {high}×{wide}, space {card.space_id}")
+
+
+def _export_detector(
+    checkpoint: Path,
+    out: Path,
+    *,
+    size: tuple[int, int],
+    calibration: Calibration,
+    commercial_use: bool,
+    default: bool,
+    notes: str,
+    changes: Mapping[str, object],
+) -> None:
+    from models.detector_export import ExportError, LicenceUntrue, export_detector
+    from models.places import USAGE, say
+
+    height, width = size
+    for flag, value in (("--height", height), ("--width", width)):
+        if value < 32 or value % 32:
+            raise typer.BadParameter(f"{value} is no multiple of 32", param_hint=flag)
+    try:
+        card = export_detector(
+            checkpoint,
+            out,
+            height=height,
+            width=width,
+            calibration=calibration,
+            commercial_use=commercial_use,
+            default=default,
+            notes=notes,
+            changes=changes,
+        )
+    except ExportError as error:
+        say(str(error))
+        raise typer.Exit(USAGE if isinstance(error, LicenceUntrue) else 70) from error
+    print(f"{out}: {card.bytes / 1e6:.2f} MB, {width}×{height}, {card.licence_line()}")
 
 
 def _export_yolo(checkpoint: Path, out: Path, *, size: int, end_to_end: bool) -> None:

@@ -28,6 +28,17 @@ def train(
     teacher: Annotated[
         Path | None, typer.Option(help="Detectors: a raw YOLOX ONNX to learn from as well.")
     ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Detectors: length of the whole run, instead of steps.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Detectors: length of the whole run; else the recipe's.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Detectors: processes that draw samples.")] = 0,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(help="Detectors: a detector.pt whose weights a new run begins with."),
+    ] = None,
 ) -> None:
     """Train by a recipe; stop at any time, the same call goes on where it stopped."""
     console = Console(stderr=True)
@@ -38,6 +49,7 @@ def train(
         raise typer.Exit(2) from error
     if kind == "detector":
         import models.train_detector
+        from models.checkpoints import CheckpointError
         from models.detector_data import DatasetError
         from models.detector_recipe import RecipeError as DetectorRecipeError
         from models.detector_teacher import TeacherError
@@ -45,21 +57,33 @@ def train(
         try:
             weights = models.train_detector.run(
                 config, pack=packs, out=out, stop_after_s=stop_after_s, resume=True, device=device,
-                threads=threads or 1, teacher=teacher,
+                threads=threads or 1, teacher=teacher, seconds=seconds, steps=steps,
+                workers=workers, start_from=start_from,
             )  # fmt: skip
-        except (DetectorRecipeError, DatasetError, TeacherError) as error:
+        except (DetectorRecipeError, DatasetError, TeacherError, CheckpointError) as error:
             console.print(str(error), style="red", markup=False, highlight=False)
             raise typer.Exit(2) from error
-        console.print(f"averaged weights: {weights}; python -m models.detector_export exports them")
+        console.print(f"averaged weights: {weights}; edge-models export makes a model of them")
         return
 
     import torch
 
     from models.checkpoints import CheckpointError
     from models.data.errors import DataError
+    from models.places import refuse_options
     from models.recipe import RecipeError, read_recipe
     from models.train import Run
 
+    refuse_options(
+        "detectors",
+        {
+            "--teacher": teacher,
+            "--seconds": seconds,
+            "--steps": steps,
+            "--workers": workers,
+            "--start-from": start_from,
+        },
+    )
     if threads:
         torch.set_num_threads(threads)
     try:

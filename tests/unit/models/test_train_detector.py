@@ -9,13 +9,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from click.testing import Result
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
+from edge.config import DetectConfig, RuntimeConfig
+from edge.detect.detector import open_detector
+from edge.models_dir import model_at
+from models.checkpoints import CheckpointError
 from models.cli import app
 from models.detector_data import write_coco, write_cutouts
 from models.detector_export import ExportError
-from models.detector_export import main as export
+from models.detector_export import export_detector as export
 from models.detector_recipe import Recipe, RecipeError, read_recipe
 from models.detector_teacher import TeacherError, YoloxTeacher, suppress
 from models.train_detector import load_detector, run
@@ -191,11 +196,70 @@ def test_weights_that_a_research_recipe_began_are_never_exported_as_open(
 
     for folder in (research, after):
         with pytest.raises(ExportError, match="detector_person"):
-            export(folder / "detector.pt", out=tmp_path / "weights", licence="open")
+            export(folder / "detector.pt", tmp_path / "weights" / "d.onnx", commercial_use=True)
     assert not (tmp_path / "weights").exists()
-    export(alone / "detector.pt", out=tmp_path / "weights", licence="open")
+    cards = [
+        export(folder / "detector.pt", tmp_path / "weights" / "d.onnx", height=64, width=96)
+        for folder in (research, after, alone)
+    ]
 
-    assert read_card(tmp_path / "weights" / "detector_person_416.toml").commercial_use
+    assert [card.commercial_use for card in cards] == [False, False, True]
+    assert read_card(tmp_path / "weights" / "d.toml") == cards[-1]
+
+
+def test_the_command_trains_for_so_many_steps_from_weights_that_exist_and_exports_them(
+    tmp_path: Path, pack: Path
+) -> None:
+    recipe, out = small_recipe(tmp_path), tmp_path / "out"
+    begun = run(recipe, pack=pack, out=tmp_path / "first", steps=1, progress=False)
+    given = ["--config", recipe, "--packs", pack, "--out", out, "--steps", 2, "--workers", 1]
+
+    trained = said("train", *given, "--start-from", begun)
+    wide = ["--height", 64, "--width", 96, "--score-share", 0.25, "--logit-shift", 0.5]
+    exported = said("export", out / "detector.pt", tmp_path / "street.onnx", *wide)
+    research = said("export", out / "detector.pt", tmp_path / "b.onnx", "--commercial-use")
+    resumable = said("export", out / "last.pt", tmp_path / "b.onnx")
+    crooked = said("export", out / "detector.pt", tmp_path / "b.onnx", "--height", 100)
+
+    assert (trained.exit_code, entries(out)[-1]["samples"]) == (0, 4)
+    assert "edge-models export" in trained.stderr
+    assert (exported.exit_code, "street.onnx: 3" in exported.stdout) == (0, True)
+    detector = open_detector(
+        model_at(tmp_path / "street.onnx"),
+        RuntimeConfig(threads=1, backend="onnxruntime"),
+        DetectConfig(),
+    )
+    assert (detector.input.width, detector.input.height, detector.name) == (96, 64, "street")
+    assert (research.exit_code, resumable.exit_code, crooked.exit_code) == (2, 3, 2)
+    assert "for research only or not known" in research.stderr
+    assert "detector.pt beside it" in resumable.stderr.replace("\n", " ")
+    assert not (tmp_path / "b.onnx").exists()
+
+
+def test_weights_that_are_none_of_a_detector_begin_no_run(tmp_path: Path, pack: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
+
+    with pytest.raises(CheckpointError, match="is no detector"):
+        run(
+            small_recipe(tmp_path),
+            pack=pack,
+            out=tmp_path / "out",
+            steps=1,
+            start_from=tmp_path / "other.pth",
+        )
+
+
+@pytest.mark.parametrize("flag", ["--seconds", "--steps", "--workers"])
+def test_flags_of_detectors_are_refused_for_an_osnet(flag: str, tmp_path: Path) -> None:
+    recipe = RECIPES / "osnet_x0_25.toml"
+
+    done = said("train", "--config", recipe, "--packs", tmp_path, "--out", tmp_path, flag, 1)
+
+    assert (done.exit_code, "for detectors only" in done.stderr) == (2, True)
+
+
+def said(*command: object) -> Result:
+    return CliRunner().invoke(app, [str(part) for part in command])
 
 
 def test_a_teacher_is_learnt_from_and_its_loss_is_logged(tmp_path: Path, pack: Path) -> None:
