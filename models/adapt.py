@@ -4,7 +4,8 @@ Promise: fixed by checkpoint, crops, recipe and seed (on one thread); it can sto
 the same call goes on at the last finished epoch. Either a model with a card comes out, or a message
 and none: too few images, clusters that collapse, or a model that is worse on crops of clusters that
 were held back, even by its own clusters of them. Memory: all crops at the input's size as bytes
-(10⁴ at 128×64: 250 MB), some kB a crop for vectors and neighbours, one batch, and 100 MB of pairs.
+(10⁴ at 128×64: 250 MB; the command takes 5·10⁴ at most), some kB a crop for vectors and neighbours,
+one batch, and 100 MB of pairs.
 
     each epoch: embed all ─▶ Jaccard distance ─▶ DBSCAN ─▶ pseudo-labels ─▶ batches:
                 cross-entropy + batch-hard triplet (+ GDS or GDS-H)
@@ -34,6 +35,7 @@ from tqdm import tqdm
 
 from models import checkpoints, fused
 from models.adapt_crops import Crops, embed
+from models.adapt_judge import LEAST_HELD, AdaptError, by_clusters, judge
 from models.augment import augment, uniforms
 from models.data.sampler import PKSampler
 from models.export import describe_float, to_onnx, today, write_model
@@ -45,12 +47,10 @@ from models.gds import (
     pair_distances,
 )
 from models.losses import batch_hard_triplet
-from models.neighbours import Clustering, Collapsed, cluster, clusters, jaccard_graph
+from models.neighbours import Clustering, Collapsed, cluster
 from models.recipe import Augment
-from models.site_measures import separation
 from models.site_projection import means, unit
 from reid.card import Metric
-from reid.site_map import Separation
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -58,16 +58,10 @@ LOSSES = ("baseline", "gds", "gds-h", "histogram", "f-statistic", "global")
 # Clustering looks at 20 neighbours, so a person needs about as many crops: fifty people, of whom
 # five are held back. 334 crops of 60 people collapsed.
 LEAST_IMAGES = 1000
+MOST_IMAGES = 50_000  # 1.25 GB at 128×64; the time of clustering grows with the square
 HELD_SHARE = 0.1  # of the first clusters; never trained on, their pairs judge
-_LEAST_HELD = 5  # clusters, of few at most a third
 MOST_JUDGED = 2000  # held-back images: pairs grow with the square
-BY_PARENT = "pairs of held-back crops, by the parent's clusters (which favour the parent)"
-BY_ITSELF = "pairs of held-back crops, by this model's clusters (which favour this model)"
 _LOGIT_SCALE = 16.0  # of cosines to classes: the classifier starts from the clusters' means
-
-
-class AdaptError(Exception):
-    """Nothing was adapted; the text says what was found, and the cure."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +133,7 @@ class Adaptation:
         self._judged = self._clusters(start)
         count = int(self._judged.max()) + 1
         chosen = np.random.default_rng(recipe.seed).choice(
-            count, max(round(HELD_SHARE * count), min(_LEAST_HELD, count // 3), 2), replace=False
+            count, max(round(HELD_SHARE * count), min(LEAST_HELD, count // 3), 2), replace=False
         )
         held = np.isin(self._judged, chosen)
         self._rows, self._held = np.flatnonzero(~held), np.flatnonzero(held)
@@ -147,7 +141,7 @@ class Adaptation:
             some = np.random.default_rng((recipe.seed, 1))
             self._held = np.sort(some.choice(self._held, MOST_JUDGED, replace=False))
         self._held_start = start[self._held]
-        self.before = self._separation(self._held_start, self._judged[self._held])
+        self.before = by_clusters(self._held_start, self._judged[self._held], crops.name)
         # The first epoch's vectors and clusters are those of the judge.
         first = start[self._rows], _numbered(self._judged[self._rows])
         self._start: tuple[Floats, Ints] | None = first
@@ -195,7 +189,13 @@ class Adaptation:
             AdaptError: the model got worse on what was held back; nothing is written.
             ExportError.
         """
-        figures = self._judge()
+        figures = judge(
+            self._held_start,
+            embed(self.network, self._crops, self._held),
+            self._judged[self._held],
+            self._recipe.clustering,
+            self._crops.name,
+        )
         height, width = self._crops.size
         content = to_onnx(self.network.cpu().eval(), height, width)
         self.network.to(self._device)
@@ -294,49 +294,6 @@ class Adaptation:
                 f"crops of {self._crops.name}: {error}, no model was written; gather more crops of "
                 "more people"
             ) from error
-
-    def _judge(self) -> dict[str, dict[str, float]]:
-        """Figures of the held-back crops by protocol, before and after.
-
-        The parent's clusters were made to suit the parent, so a better model may look worse by
-        them; the new model's own suit the new one. Worse by its own is worse.
-        """
-        after = embed(self.network, self._crops, self._held)
-        how = self._recipe.clustering
-        k1 = min(how.k1, max(len(after) // _LEAST_HELD, 2))  # a person's share of so few
-        own = clusters(jaccard_graph(after, k1=k1, k2=how.k2), eps=how.eps, least=how.least)
-        measured = {
-            BY_PARENT: (self.before, self._separation(after, self._judged[self._held])),
-            BY_ITSELF: (self._separation(self._held_start, own), self._separation(after, own)),
-        }
-        was, now = (100 * one.error for one in measured[BY_ITSELF])
-        if now > was:
-            by_parent = [100 * one.error for one in measured[BY_PARENT]]
-            raise AdaptError(
-                f"{self._crops.name}: the adapted model is worse on {len(after)} held-back crops, "
-                f"even by its own clusters of them: equal error {was:.1f} % before, {now:.1f} % "
-                f"after (by the parent's clusters {by_parent[0]:.1f} and {by_parent[1]:.1f} %); no "
-                "model was written: keep the parent, or gather more crops of more people"
-            )
-        return {
-            protocol: {
-                f"{when}_{key}": round(value, 4)
-                for when, of in zip(("before", "after"), pair, strict=True)
-                for key, value in of.model_dump().items()
-            }
-            for protocol, pair in measured.items()
-        }
-
-    def _separation(self, vectors: Floats, labels: Ints) -> Separation:
-        """Of pairs of held-back images, (h, 512), by some clusters, (h,)."""
-        positive, negative = pair_distances(torch.from_numpy(vectors), torch.from_numpy(labels))
-        if len(positive) < 2 or len(negative) < 2:
-            raise AdaptError(
-                f"{self._crops.name}: {len(positive)} alike and {len(negative)} other pairs among "
-                f"{len(labels)} held-back images; nothing could tell whether the model got better: "
-                "gather more crops"
-            )
-        return separation(positive.numpy(), negative.numpy())
 
     def _save(self) -> None:
         checkpoints.save(

@@ -1,13 +1,14 @@
 """Crops of people to adapt on: held at the input's size, embedded by a network in training.
 
-Promise: every image of a folder or a tar is read, or an error names those that are none.
+Promise: every image of a folder or a tar is read, or an error names those that are none. Of more
+than are asked for, the same ones are drawn each time, and how many were left out is told.
 Memory: the crops as bytes (10⁴ at 128×64: 250 MB), and one batch. Threads: the caller's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +37,12 @@ class Crops:
     Attributes:
         name: of where they are from, for messages and the card.
         images: (n, h, w, 3) uint8, RGB.
+        left_out: how many more there are where they came from.
     """
 
     name: str
     images: NDArray[np.uint8]
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,9 +58,13 @@ class Crops:
         return picked.permute(0, 3, 1, 2).float().div(255)
 
 
-def open_crops(folder: Path, *, height: int, width: int, least: int) -> Crops:
+def open_crops(
+    folder: Path, *, height: int, width: int, least: int, most: int | None = None
+) -> Crops:
     """All images of a folder or a tar, in any arrangement; names say nothing.
 
+    Args:
+        most: of more, so many are drawn at random, the same for the same names.
     Raises:
         TooFewCrops: fewer than `least`. DataError: images that do not decode.
     """
@@ -67,7 +74,12 @@ def open_crops(folder: Path, *, height: int, width: int, least: int) -> Crops:
             raise TooFewCrops(
                 f"{folder}: {len(names)} images, at least {least} are needed; gather more crops"
             )
-        return read_crops(images, names, folder.name, height=height, width=width)
+        total = len(names)
+        if most is not None and total > most:
+            drawn = np.random.default_rng(total).choice(total, most, replace=False)
+            names = [names[row] for row in np.sort(drawn).tolist()]
+        crops = read_crops(images, names, folder.name, height=height, width=width)
+        return replace(crops, left_out=total - len(names))
 
 
 def read_crops(

@@ -189,7 +189,7 @@ def fitted(tmp_path: Path, *, site: str = SITE) -> Path:
     from models.adapt_embeddings import AdaptRecipe
     from models.site_adapt import adapt_site
 
-    evidence, _ = drawn_site(people=40, visits=6)
+    evidence, _ = drawn_site(people=40, visits=6, noise=0.7)
     adapt_site(evidence, tmp_path / "maps", recipe=AdaptRecipe(rounds=0))
     if site != SITE:
         (tmp_path / "maps" / SITE).rename(tmp_path / "maps" / site)

@@ -12,23 +12,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from models import adapt, checkpoints
-from models.adapt import (
-    BY_ITSELF,
-    BY_PARENT,
-    LEAST_IMAGES,
-    LOSSES,
-    Adaptation,
-    AdaptError,
-    PictureRecipe,
-)
+from models import adapt, adapt_judge, checkpoints
+from models.adapt import LEAST_IMAGES, LOSSES, Adaptation, PictureRecipe
 from models.adapt_crops import Crops, TooFewCrops, embed, open_crops
+from models.adapt_judge import BY_ITSELF, BY_PARENT, AdaptError
 from models.augment import normalise
 from models.cli import app
 from models.gds import pair_distances
 from models.neighbours import Clustering
 from models.osnet import Architecture, OSNet
 from models.recipe import Augment
+from models.site_projection import unit
 from reid.card import card_path, read_card
 
 QUICK = PictureRecipe(
@@ -133,7 +127,7 @@ def test_pairs_are_judged_on_so_many_images_at_most(
         return pair_distances(embeddings, labels)
 
     monkeypatch.setattr(adapt, "MOST_JUDGED", 15)
-    monkeypatch.setattr(adapt, "pair_distances", counted)
+    monkeypatch.setattr(adapt_judge, "pair_distances", counted)
 
     one = Adaptation(checkpoint, crops, tmp_path / "one", recipe=QUICK)
     other = Adaptation(checkpoint, crops, tmp_path / "other", recipe=QUICK)
@@ -169,16 +163,36 @@ def test_other_crops_or_another_checkpoint_do_not_go_on_in_the_same_folder(
 
 
 def test_a_model_that_got_worse_on_held_back_crops_is_not_written(
-    crops: Crops, checkpoint: Path, tmp_path: Path
+    crops: Crops, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Adaptation(checkpoint, crops, tmp_path, recipe=QUICK)
-    run.train()
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for parameter in run.network.parameters():
-            parameter.add_(torch.randn_like(parameter) * parameter.abs().mean() * 3)
+    run = Adaptation(checkpoint, crops, tmp_path, recipe=replace(QUICK, epochs=0))
+    random = np.random.default_rng(5)
+
+    def vague(network: OSNet, crops: Crops, rows: np.ndarray) -> np.ndarray:
+        """The vectors of a model that sees all that its parent sees, less clearly."""
+        vectors = embed(network, crops, rows)
+        return unit(vectors + 0.02 * random.normal(size=vectors.shape).astype(np.float32))
+
+    monkeypatch.setattr(adapt, "embed", vague)
 
     with pytest.raises(AdaptError, match=r"worse on \d+ held-back crops.*no model was written"):
+        run.export()
+
+    assert not list(tmp_path.glob("adapted*"))
+
+
+def test_a_model_that_sees_no_people_any_more_is_not_written(
+    crops: Crops, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Adaptation(checkpoint, crops, tmp_path, recipe=replace(QUICK, epochs=0))
+    random = np.random.default_rng(5)
+
+    def blind(network: OSNet, crops: Crops, rows: np.ndarray) -> np.ndarray:
+        return unit(random.normal(size=(len(rows), 512)).astype(np.float32))
+
+    monkeypatch.setattr(adapt, "embed", blind)
+
+    with pytest.raises(AdaptError, match="collapsed, no model was written"):
         run.export()
 
     assert not list(tmp_path.glob("adapted*"))
@@ -212,6 +226,17 @@ def test_every_loss_trains(loss: str, crops: Crops, checkpoint: Path, tmp_path: 
 def test_too_few_images_are_refused_with_the_number_found(folder: Path) -> None:
     with pytest.raises(TooFewCrops, match="120 images, at least 1000"):
         open_crops(folder, height=32, width=16, least=LEAST_IMAGES)
+
+
+def test_of_very_many_images_the_same_ones_are_drawn_and_the_rest_counted(folder: Path) -> None:
+    def few() -> Crops:
+        return open_crops(folder, height=32, width=16, least=1, most=50)
+
+    one, other = few(), few()
+
+    assert (len(one), one.left_out) == (50, PEOPLE * IMAGES - 50)
+    np.testing.assert_array_equal(one.images, other.images)
+    assert len(np.unique(one.images.reshape(50, -1), axis=0)) == 50
 
 
 def test_collapsed_clusters_make_no_model(crops: Crops, checkpoint: Path, tmp_path: Path) -> None:
