@@ -2,12 +2,14 @@
 
     python -m benchmarks.adapt_pictures [--shared DIR] [--source FILE] [--target SET]
         [--loss LOSS ...] [--seeds N ...] [--epochs N] [--steps N] [--height N] [--width N]
-        [--gds-weight W] [--rows FILE.jsonl] [--runs DIR] [--curves FILE.png] [--table]
+        [--gds-weight W] [--true-labels] [--rows FILE.jsonl] [--runs DIR] [--curves FILE.png]
+        [--table]
 
 Each (source, target, loss, seed) is one run of models.adapt on the target's training crops without
-their labels, judged on its query and gallery by the standard protocol (cosine, one vector an
-image, no re-ranking). A finished run is one line of the rows file; the same call goes on where it
-was stopped, within a run at the last finished epoch. `direct` is the source as it is. --table only
+their labels, judged on its query and gallery by the standard protocol (cosine, one vector an image,
+no re-ranking). --true-labels takes the labels in place of clusters, to see what a loss brings where
+no cluster is wrong. A finished run is one line of the rows file; the same call goes on where it was
+stopped, within a run at the last finished epoch. `direct` is the source as it is. --table only
 shows what is in the rows file. Last line: one JSON object.
 
 A run's line holds the distances of query and gallery pairs of two cameras, by the truth, as
@@ -58,6 +60,11 @@ class Target:
     train: Crops
     judged: Crops
 
+    @property
+    def people(self) -> NDArray[np.int64]:
+        """Who each of the training crops shows."""
+        return np.array([sample.person for sample in self.dataset.part(["train"])], np.int64)
+
     def judge(self, network: OSNet) -> Row:
         """Scores, and the distances of pairs across cameras."""
         vectors = embed(network, self.judged)
@@ -90,11 +97,17 @@ def open_target(name: str, shared: Path, size: tuple[int, int]) -> Target:
 
 
 def run_one(
-    source: Path, target: Target, recipe: PictureRecipe, folder: Path, start: Floats
+    source: Path,
+    target: Target,
+    recipe: PictureRecipe,
+    folder: Path,
+    start: Floats,
+    *,
+    people: NDArray[np.int64] | None = None,
 ) -> Row:
     """Adapt once and judge; `start` is the training crops as the source embeds them."""
     began, cpu = time.perf_counter(), time.process_time()
-    run = Adaptation(source, target.train, folder, recipe=recipe, start=start)
+    run = Adaptation(source, target.train, folder, recipe=recipe, start=start, people=people)
     run.train()
     last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
     return {
@@ -112,6 +125,8 @@ def main() -> int:
     schedule = f"{given.height}x{given.width}, {given.epochs} epochs of {given.steps} batches"
     if given.gds_weight != PictureRecipe.gds_weight:
         schedule += f", GDS weight {given.gds_weight:g}"
+    if given.true_labels:
+        schedule += ", true labels"
     rows = read_rows(given.rows)
     done = {tuple(row[name] for name in KEY) for row in rows}
     name = given.source.stem
@@ -139,7 +154,8 @@ def main() -> int:
                 folder = given.runs / _folder(row)
                 if start is None:
                     start = embed(checkpoints.load(given.source), target.train)
-                row |= run_one(given.source, target, recipe, folder, start)
+                people = target.people if given.true_labels else None
+                row |= run_one(given.source, target, recipe, folder, start, people=people)
             rows.append(row)
             given.rows.parent.mkdir(parents=True, exist_ok=True)
             with given.rows.open("a") as file:
@@ -233,6 +249,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--height", type=int, default=64)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--gds-weight", type=float, default=PictureRecipe.gds_weight)
+    parser.add_argument(
+        "--true-labels", action="store_true", help="the people of the set in place of clusters"
+    )
     parser.add_argument("--rows", type=Path, default=out / "pictures.jsonl")
     parser.add_argument("--runs", type=Path, default=out / "runs", help="checkpoints of the runs")
     parser.add_argument("--curves", type=Path, help="draw the two distributions into this file")

@@ -103,6 +103,8 @@ class Adaptation:
         crops: at the input's size.
         out: folder of the run; one that was stopped there goes on.
         start: what `embed` makes of checkpoint and crops, where the caller has it already.
+        people: (n,) who each crop shows, in place of clusters: what a loss brings where no cluster
+            is wrong. For experiments; a site has none.
     Raises:
         AdaptError: too little to judge by, clusters that collapse, or a folder of another run.
         CheckpointError.
@@ -117,6 +119,7 @@ class Adaptation:
         recipe: PictureRecipe,
         device: str = "cpu",
         start: Floats | None = None,
+        people: Ints | None = None,
     ) -> None:
         if recipe.loss not in LOSSES:
             raise AdaptError(f"loss {recipe.loss!r}: one of {', '.join(LOSSES)}")
@@ -128,9 +131,10 @@ class Adaptation:
         self._trained_on = tuple(
             str(one) for one in checkpoints.read(checkpoint).get("trained_on", ())
         )
+        self._people = people
         # The judge's pairs are fixed by the model that one starts from.
         start = embed(self.network, crops) if start is None else start
-        self._judged = self._clusters(start)
+        self._judged = self._clusters(start, np.arange(len(start)))
         count = int(self._judged.max()) + 1
         chosen = np.random.default_rng(recipe.seed).choice(
             count, max(round(HELD_SHARE * count), min(LEAST_HELD, count // 3), 2), replace=False
@@ -284,9 +288,11 @@ class Adaptation:
 
     def _vectors_and_clusters(self) -> tuple[Floats, Ints]:
         vectors = embed(self.network, self._crops, self._rows)
-        return vectors, self._clusters(vectors)
+        return vectors, self._clusters(vectors, self._rows)
 
-    def _clusters(self, vectors: Floats) -> Ints:
+    def _clusters(self, vectors: Floats, rows: Ints) -> Ints:
+        if self._people is not None:
+            return _numbered(self._people[rows])
         try:
             return cluster(vectors, self._recipe.clustering)
         except Collapsed as error:

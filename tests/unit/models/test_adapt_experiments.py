@@ -81,6 +81,25 @@ def test_a_finished_run_is_not_done_again_and_one_cut_short_is(
     assert [row["loss"] for row in read_rows(rows)] == ["direct", "gds-h"]
 
 
+def test_with_true_labels_the_people_are_the_clusters(
+    shared: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    arguments = [
+        "adapt_pictures", "--shared", str(shared), "--source", str(source), "--loss", "baseline",
+        "--seeds", "1", "--epochs", "1", "--steps", "2", "--height", "32", "--width", "16",
+        "--true-labels", "--rows", str(rows), "--runs", str(tmp_path / "runs"),
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", arguments)
+
+    adapt_pictures.main()
+
+    run = read_rows(rows)[1]
+    held = 5  # people whose pairs judge
+    assert run["schedule"].endswith("true labels")
+    assert (run["last_epoch"]["clusters"], run["last_epoch"]["clustered"]) == (PEOPLE - held, 1.0)
+
+
 def test_a_table_tells_means_over_the_seeds_of_one_schedule() -> None:
     def row(loss: str, seed: int, mean_ap: float, schedule: str = "short") -> dict[str, object]:
         return {
