@@ -81,12 +81,13 @@ def int8_content(
         onnx.save(_per_channel_opset(onnx.load(model)), recent)
         # folds norms into convolutions, so that ranges are those of the folded layers
         quant_pre_process(str(recent), str(ready), skip_symbolic_shape=True)
-        groups = layer_groups(onnx.load(ready))
-        inputs = _inputs(embedder, crops, onnx.load(ready).graph.input[0].name)
+        prepared = onnx.load(ready)
+        groups, always_float = layer_groups(prepared), normalisations(prepared)
+        inputs = _inputs(embedder, crops, prepared.graph.input[0].name)
 
         def attempt(kept: tuple[str, ...]) -> tuple[float, bytes]:
             path = Path(folder) / "int8.onnx"
-            excluded = [node for group in kept for node in groups[group]]
+            excluded = [*always_float, *(node for group in kept for node in groups[group])]
             _quantize_file(ready, path, scheme, inputs, excluded)
             content = path.read_bytes()
             rows = _embed(content, embedder.card, path, crops)
@@ -127,6 +128,15 @@ def layer_groups(model: onnx.ModelProto) -> dict[str, list[str]]:
         ):
             groups["gates"].append(node.name)
     return {name: nodes for name, nodes in groups.items() if nodes}
+
+
+def normalisations(model: onnx.ModelProto) -> list[str]:
+    """Names of normalisations that did not fold into a convolution: AIN's, IBN's and the neck.
+
+    They have no integer kernel: int8 around them only rounds. They always stay in float.
+    """
+    kinds = ("InstanceNormalization", "BatchNormalization")
+    return [node.name for node in model.graph.node if node.op_type in kinds]
 
 
 def _per_channel_opset(model: onnx.ModelProto) -> onnx.ModelProto:

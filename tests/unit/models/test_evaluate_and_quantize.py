@@ -227,6 +227,18 @@ def test_gates_stem_and_fc_are_told_apart(place: Path) -> None:
     assert len(groups["depthwise"]) == 60
 
 
+@pytest.mark.parametrize(("variant", "count"), [("cuhk03", 6), ("market", 1)])
+def test_normalisations_that_do_not_fold_are_found(variant: str, count: int) -> None:
+    """AIN: one in the stem, four in the residuals, and the neck; the paper's network: the neck."""
+    weights = Path(__file__).parents[3] / "models" / "weights" / f"osnet_x0_25_{variant}.onnx"
+    network = onnx.load(weights)
+
+    names = int8.normalisations(network)
+
+    assert len(names) == count
+    assert not {name for group in layer_groups(network).values() for name in group} & set(names)
+
+
 @pytest.mark.parametrize(
     ("scheme", "kind", "largest"),
     [("s8s8", np.int8, 127), ("u8s8-reduced", np.int8, 64), ("u8u8", np.uint8, 255)],
