@@ -110,8 +110,14 @@ build/torchreid: $(VENV)/.dev tests/requirements-torchreid.txt
 	@$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: --no-build-isolation -d $@ torchreid==0.2.5
 	@tar xzf $@/torchreid-0.2.5.tar.gz -C $@
 
-reference: build/torchreid  ## OSNet against torchreid, and the published figures on Market-1501 (needs REID_SHARED; minutes)
-	@REID_REQUIRE_ALL=1 REID_TORCHREID=build/torchreid $(BIN)/python -m pytest -m reference tests/unit/models
+# Ultralytics is under AGPL-3.0 and brings an OpenCV of its own: an environment of its own.
+build/yolo/bin/python: pyproject.toml
+	@$(PYTHON) -m venv build/yolo
+	@build/yolo/bin/python -m pip install --quiet torch==2.13.0
+	@build/yolo/bin/python -m pip install --quiet --editable '.[train,export]'
+
+reference: build/torchreid build/yolo/bin/python  ## OSNet against torchreid, and the published figures on Market-1501, exports of Ultralytics (needs REID_SHARED; minutes)
+	@REID_REQUIRE_ALL=1 REID_TORCHREID=build/torchreid REID_ULTRALYTICS=build/yolo/bin/python $(BIN)/python -m pytest -m reference tests/unit/models
 
 PICTURES = $(BIN)/python -m benchmarks.adapt_pictures --height 128 --width 64 --epochs 3 --steps 150
 adapt: $(VENV)/.dev  ## what adaptation without labels brings: every table of docs/adaptation.md (needs REID_SHARED)

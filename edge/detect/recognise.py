@@ -80,7 +80,15 @@ def recognise(
     shaped = [
         adapter for adapter in FAMILIES.values() if adapter.shapes_fit(height, width, outputs)
     ]
-    said = [adapter for adapter in shaped if adapter.family in _said_by_exporter(metadata)]
+    allowed = _said_by_exporter(metadata)
+    said = [adapter for adapter in shaped if adapter.family in allowed]
+    if allowed and not said:
+        raise FamilyUnknown(
+            where,
+            f"its exporter's note is of {' or '.join(allowed)}, yet its outputs are "
+            f"{shapes_text(outputs)} for an input of {width}×{height}",
+            "export it for pictures of 128 px a side or more, or say --detector-family",
+        )
     if len(said) == 1:
         return said[0], "metadata"
     if any(output.size == 0 for output in outputs):

@@ -341,14 +341,16 @@ def test_what_ultralytics_wrote_into_the_file_decides_where_values_cannot(
     assert (detector.family, detector.family_from) == (family, "metadata")
 
 
-def test_a_note_of_the_exporter_that_the_shapes_deny_is_left_aside(tmp_path: Path) -> None:
+def test_a_note_of_the_exporter_that_the_shapes_deny_is_refused(tmp_path: Path) -> None:
     path = constant_detector(
         tmp_path / "model.onnx",
         {"output": yolox_rows(CENTRES, raw=True)},
         metadata={"author": "Ultralytics", "head": "Detect", "task": "detect"},
     )
 
-    assert opened(path).family_from == "recognised"
+    with pytest.raises(FamilyUnknown, match=r"note is of ultralytics or yolo26.*--detector-family"):
+        opened(path)
+    assert opened(path, family="yolox").family_from == "flag"
 
 
 @pytest.mark.parametrize("task", ["segment", "obb", "classify"])
