@@ -68,9 +68,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_adapted_model_has_a_card_of_its_own(
     crops: Crops, checkpoint: Path, tmp_path: Path
 ) -> None:
-    run = Adaptation(checkpoint, crops, tmp_path, recipe=QUICK)
+    # Untrained: so few steps may spoil so small a network, and a spoilt one is not written.
+    run = Adaptation(checkpoint, crops, tmp_path, recipe=replace(QUICK, epochs=0))
 
-    run.train()
     path = run.export()
 
     card = read_card(card_path(path))
