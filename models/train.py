@@ -64,8 +64,8 @@ class Run:
     ) -> None:
         self.recipe, self._folder, self._device = recipe, folder, _usable(device)
         self._save_s = save_s
-        folder.mkdir(parents=True, exist_ok=True)
         pack = load_packs([packs / name for name in recipe.data.packs])
+        folder.mkdir(parents=True, exist_ok=True)
         self._pack = pack
         sources = recipe.data.sources or pack.sources
         self._trained_on = list(sources)

@@ -17,8 +17,17 @@ def register(app: typer.Typer) -> None:
 
 def train(
     config: Annotated[Path, typer.Option(help="Recipe, e.g. models/recipes/osnet_x0_25.toml.")],
-    packs: Annotated[Path, typer.Option(help="Folder of the packs that the recipe names.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run; a run there is taken up again.")],
+    packs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the packs that the recipe names; else .pack/osnet, or .pack/RECIPE for "
+            "a detector."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; a run there is taken up again. Else out/RECIPE."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads on the CPU; 0: torch's default.")] = 0,
     stop_after_s: Annotated[
@@ -47,6 +56,8 @@ def train(
     except (OSError, tomllib.TOMLDecodeError) as error:
         console.print(f"{config}: {error}; give a recipe", style="red", markup=False)
         raise typer.Exit(2) from error
+    out = out or Path("out") / config.stem
+    packs = packs or Path(".pack") / (config.stem if kind == "detector" else "osnet")
     if kind == "detector":
         import models.train_detector
         from models.checkpoints import CheckpointError

@@ -357,7 +357,12 @@ def test_epochs_that_are_done_again_stand_in_the_log_once(packs: Path, tmp_path:
     assert [line["epoch"] for line in lines] == [1, 2]
 
 
-def test_a_set_is_packed_trained_and_judged_from_the_command_line(tmp_path: Path) -> None:
+def test_a_set_is_packed_trained_and_judged_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    packs = tmp_path / ".pack" / "osnet"
+    packs.mkdir(parents=True)
     data = market(tmp_path / "set", train=4, test=2, shots=2)
     recipe = tmp_path / "drawn.toml"
     recipe.write_text(
@@ -365,11 +370,11 @@ def test_a_set_is_packed_trained_and_judged_from_the_command_line(tmp_path: Path
         '[data]\npacks = ["drawn.npz"]\n[architecture]\nwidth = 0.25\n'
         "[optimise]\npeople = 2\nimages = 2\n"
     )
-    weights = tmp_path / "run" / "last.pth"
+    weights = tmp_path / "out" / "drawn" / "last.pth"
     judged = ["--data", str(data), "--protocol", "market1501"]
     calls = [
-        ["pack", *judged, "--height", "32", str(tmp_path / "drawn.npz")],
-        ["train", "--config", str(recipe), "--packs", str(tmp_path), "--out", str(weights.parent)],
+        ["pack", *judged, "--height", "32", str(packs / "drawn.npz")],
+        ["train", "--config", str(recipe)],
         ["evaluate", str(weights), *judged, "--json"],
     ]
 
