@@ -140,6 +140,8 @@ class Run:
                 if self.recipe.data.evaluate_query and (
                     epoch % evaluate_every == 0 or self.finished
                 ):
+                    self.save()  # to measure takes minutes
+                    saved = time.monotonic()
                     line |= {k: round(v, 2) for k, v in self.evaluate().as_dict().items()}
                 training_log.append(self._folder, line)
                 tqdm.write(json.dumps(line))
