@@ -128,6 +128,7 @@ adapt: $(VENV)/.dev  ## what adaptation without labels brings: every table of do
 	@$(PICTURES) --loss baseline gds-h --source models/weights/wip/osnet_x0_25_market.pth --target cuhk03 --seeds 1
 	@$(PICTURES) --loss baseline gds-h --source osnet_x0_25_msmt17.pth --seeds 1
 	@$(BIN)/python -m benchmarks.adapt_pictures --loss histogram f-statistic global --seeds 1
+	@$(BIN)/python -m benchmarks.adapt_pictures --true-labels --loss baseline gds-h
 
 image:  ## build the images and run the main job inside
 	@deploy/build_image.sh
