@@ -175,11 +175,14 @@ def main() -> int:
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), file=sys.stderr, flush=True)
-    told = show(arguments.table, rows)
+    told = show(
+        arguments.table,
+        [row for row in rows if row["epochs"] == (arguments.epochs or EPOCHS[row["source"]])],
+    )
     print(
         json.dumps(
             {"benchmark": "osnet_tables", "table": arguments.table, "rows": told}
-            | {"machine": cpu_name(), "runs": len(rows)}
+            | {"machine": cpu_name(), "runs": sum(row["n"] for row in told)}
         )
     )
     return 0

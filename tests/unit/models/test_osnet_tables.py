@@ -56,3 +56,9 @@ def test_a_table_goes_on_where_it_was_stopped_and_tells_means_over_seeds(
     assert trained[len(first) :] == [(source, name, 2) for source, name, _ in first]
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert all(row["n"] == 2 and row["market1501_map"] == 15.0 for row in told["rows"])
+
+    monkeypatch.setattr(sys, "argv", [*call, "--epochs", "1"])
+    assert osnet_tables.main() == 0
+
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert all(row["n"] == 1 for row in told["rows"]), "runs of two lengths were averaged"
