@@ -58,16 +58,20 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def short_run(shared: Path, source: Path, rows: Path, *more: str) -> list[str]:
+    """The command line of one epoch of two batches with one seed."""
+    return [
+        "adapt_pictures", "--shared", str(shared), "--source", str(source), "--seeds", "1",
+        "--epochs", "1", "--steps", "2", "--height", "32", "--width", "16",
+        "--rows", str(rows), "--runs", str(rows.with_name("runs")), *more,
+    ]  # fmt: skip
+
+
 def test_a_finished_run_is_not_done_again_and_one_cut_short_is(
     shared: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = tmp_path / "rows.jsonl"
-    arguments = [
-        "adapt_pictures", "--shared", str(shared), "--source", str(source), "--loss", "gds-h",
-        "--seeds", "1", "--epochs", "1", "--steps", "2", "--height", "32", "--width", "16",
-        "--rows", str(rows), "--runs", str(tmp_path / "runs"),
-    ]  # fmt: skip
-    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(sys, "argv", short_run(shared, source, rows, "--loss", "gds-h"))
 
     adapt_pictures.main()
     first = rows.read_text()
@@ -85,11 +89,7 @@ def test_with_true_labels_the_people_are_the_clusters(
     shared: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = tmp_path / "rows.jsonl"
-    arguments = [
-        "adapt_pictures", "--shared", str(shared), "--source", str(source), "--loss", "baseline",
-        "--seeds", "1", "--epochs", "1", "--steps", "2", "--height", "32", "--width", "16",
-        "--true-labels", "--rows", str(rows), "--runs", str(tmp_path / "runs"),
-    ]  # fmt: skip
+    arguments = short_run(shared, source, rows, "--loss", "baseline", "--true-labels")
     monkeypatch.setattr(sys, "argv", arguments)
 
     adapt_pictures.main()
