@@ -39,7 +39,7 @@ from edge.refusals import CannotStart, refusals
 from edge.settings import SettingsError
 from edge.shots import CropBudget
 from edge.sighting import SightingBuilder
-from edge.signals import signals
+from edge.signals import ends, reloads
 from edge.sources.camera import CameraEvent, CameraState, EventKind
 from edge.sources.reconnect import CameraThread
 from edge.spool import Spool
@@ -80,6 +80,7 @@ class Box:
         self._clock = SystemClock()
         self._told_to_stop = threading.Event()
         self._told_to_reload = threading.Event()
+        stack.enter_context(reloads(self._told_to_reload))
         self._fault: tuple[str, BaseException] | None = None
         self._sizes: dict[str, tuple[int, int]] = {}
         self._tracks: dict[str, MotFile] = {}
@@ -304,12 +305,13 @@ class Box:
             matcher=list(self._addresses),
             data_dir=str(config.data_dir),
         )
-        self._uplink.start()
-        self._inference.start()
-        for camera in self._cameras.values():
-            camera.start()
-        with signals(self._told_to_stop, self._told_to_reload), self._view() as view:
-            reason = self._wait(view)
+        with ends(self._told_to_stop):
+            self._uplink.start()
+            self._inference.start()
+            for camera in self._cameras.values():
+                camera.start()
+            with self._view() as view:
+                reason = self._wait(view)
         self._end(all_read=reason == _ALL_READ)
         code, reason = self._verdict(reason)
         print_summary(self._status.snapshot(), config.status.summary, reason)

@@ -11,18 +11,13 @@ from typing import Any
 
 
 @contextmanager
-def signals(told_to_stop: threading.Event, told_to_reload: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT ask for the end, a second one takes its usual course; SIGHUP reloads."""
+def ends(told_to_stop: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT ask for the end; a second one takes its usual course."""
     before: dict[int, Any] = {}
 
     def handle(number: int, _frame: FrameType | None) -> None:
         told_to_stop.set()
         signal.signal(number, before[number])
-
-    def reload(_number: int, _frame: FrameType | None) -> None:
-        told_to_reload.set()
-
-    before[int(signal.SIGHUP)] = signal.signal(signal.SIGHUP, reload)
 
     for number in (int(signal.SIGTERM), int(signal.SIGINT)):
         before[number] = signal.signal(number, handle)
@@ -31,3 +26,17 @@ def signals(told_to_stop: threading.Event, told_to_reload: threading.Event) -> I
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+@contextmanager
+def reloads(told_to_reload: threading.Event) -> Iterator[None]:
+    """SIGHUP asks for a reload, from the first moment on: its usual course would end the process."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        told_to_reload.set()
+
+    before = signal.signal(signal.SIGHUP, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

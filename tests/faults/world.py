@@ -423,7 +423,8 @@ class World:
         """No matcher and far too many sightings: the cap must force drops, and tell each."""
         self.wait(self.captures, "the box to capture")
         self.proxy.set(Behaviour(cut=True))
-        self.set_control(rate=4000)
+        # a planted bug must come to light: faster than any disk, so that the queue is full for sure
+        self.set_control(rate=100_000 if self.plant else 4000)
         before = self.journals[-1].stat().st_size
         cap = PLANTED_SPOOL_BYTES if self.plant else SPOOL_BYTES
         enough = before + cap * 13 // 10 // ROW_BYTES * JOURNAL_LINE_BYTES

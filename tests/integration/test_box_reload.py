@@ -92,6 +92,21 @@ def test_cameras_come_and_go_and_the_others_run_on(tmp_path: Path, models: Path)
     assert done.summary["sightings"]["waiting"] == 0
 
 
+def test_a_reload_asked_for_while_the_box_still_starts_is_done_and_does_not_end_it(
+    tmp_path: Path, models: Path
+) -> None:
+    file = tmp_path / "box.toml"
+    settings(file, {"only": f"{SCENE}&camera=1"})
+    with running(file, models, f"127.0.0.1:{free_port()}") as (box, _):
+        box.wait_for_log("by the tests")  # models are being opened, nothing has started yet
+        box.process.send_signal(signal.SIGHUP)
+        box.wait_for_log("reloaded")
+        box.process.send_signal(signal.SIGTERM)
+        done = box.finish(within_s=20)
+
+    assert done.code == 0, done.stderr
+
+
 def test_a_reload_with_a_mistake_changes_nothing_and_is_said(tmp_path: Path, models: Path) -> None:
     file = tmp_path / "box.toml"
     settings(file, {"stays": f"{SCENE}&camera=1"})
