@@ -30,7 +30,7 @@ def ends(told_to_stop: threading.Event) -> Iterator[None]:
 
 @contextmanager
 def reloads(told_to_reload: threading.Event) -> Iterator[None]:
-    """SIGHUP asks for a reload, from the first moment on: its usual course would end the process."""
+    """SIGHUP asks for a reload; its usual course would end the process."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         told_to_reload.set()
