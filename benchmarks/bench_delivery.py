@@ -8,8 +8,9 @@ same round) and a bare gRPC stream (asyncio on both ends, mutual TLS, the same b
 bytes, a small answer each, 16 in flight). "Ours" is everything: put → spool commit → stream →
 validation → ledger commit → ack → spool commit of the ack, two processes, association running. Both
 processes share the machine's cores. The three are measured one after the other in every round, and
-the ratio is taken within each round, so that a slow disk meets both sides of it. Then latency at a
-normal load: from the capture of the frame that triggers a sighting to its ack.
+the ratio is taken within each round, so that a slow disk meets both sides of it. Then latency: at a
+steady load from the making of a sighting to its ack, and on a real box (benchmarks.capture_to_ack)
+from the capture of the frame that triggers it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from typing import Any
 import grpc
 import psutil
 
+from benchmarks import capture_to_ack
 from edge.config import SpoolConfig, TlsConfig, UplinkConfig
 from edge.delivery import NewSighting
 from edge.spool import Spool
@@ -49,6 +51,7 @@ from reid.tls import TlsFiles, channel_credentials
 from reid.v1 import ingest_pb2 as pb
 from tests.faults.oracle import Ledger
 from tests.faults.sightings import DIMENSION, SPACE, VARIANT, Walkers
+from tests.support import rtsp
 
 BATCH = 64
 IN_FLIGHT = 16
@@ -239,7 +242,7 @@ def ours(
 def latency(
     folder: Path, rate: float, seconds: float, shots: int, server: TlsFiles, files: TlsFiles
 ) -> dict[str, dict[str, float]]:
-    """Percentiles in ms at a steady load, with both stages' own measurements."""
+    """Percentiles in ms at a steady load, from the making of a sighting to spool and ack."""
     folder.mkdir(parents=True)
     matcher = Matcher(folder, server)
     box = DeliveringBox(folder, matcher.address, files)
@@ -255,7 +258,7 @@ def latency(
     found = box.spool.latencies_ms()
     box.close()
     matcher.stop()
-    return {name: _percentiles(values) for name, values in found.items()}
+    return {name.replace("capture", "making"): _percentiles(v) for name, v in found.items()}
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:
@@ -303,6 +306,12 @@ def main() -> None:
     delays = latency(
         folder / "latency", options.rate, options.seconds, options.shots, server, files
     )
+    lacks = rtsp.missing()
+    camera: dict[str, Any] = {}
+    if lacks is None:
+        camera = capture_to_ack.measure(
+            folder / "camera", seconds=options.seconds, cameras=1, server=server, box=files
+        )
     shutil.rmtree(folder)
     ratio = statistics.median(ratios)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python "
@@ -324,6 +333,9 @@ def main() -> None:
     )
     for name, cuts in delays.items():
         print(f"{name} at {options.rate:g}/s, ms: {cuts}")
+    print("a real box with one camera, ms:" if lacks is None else f"a real box: {lacks}")
+    for name in () if lacks is not None else ("capture_to_spool", "capture_to_ack"):
+        print(f"{name} at {camera['sightings_per_s']:g}/s: {camera[name]}")
     print(
         json.dumps(
             {
@@ -340,6 +352,7 @@ def main() -> None:
                 "box_cpu_us": round(statistics.median(box_cpu), 1),
                 "matcher_cpu_us": round(statistics.median(matcher_cpu), 1),
                 "latency_ms": delays,
+                "camera": camera,
             }
         )
     )
