@@ -1,7 +1,9 @@
 """Logs of both processes: plain lines for people, JSON for machines, never a secret.
 
 Promise: after `configure` every record goes to stderr in one form; credentials in addresses are
-masked in every value before it is written. `configure` is called once, from the main thread.
+masked in every value before it is written. A line that nobody takes (a full disk, a terminal that
+was closed, a reader that ended) is lost and never an error of whoever logs; `problem` says it.
+`configure` is called once, from the main thread.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _SECRET_KEY = re.compile(
     r"(?i)^(.*(pass|pwd|psw|secret|token|auth|sig|credential|session).*|user(name)?|usr|login|key|"
     r"api_?key|access_?key|loginuse|loginpas)$"
 )
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # An address inside a text, without the punctuation that the text puts behind it.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S*[^\s'\"()\[\]{}<>,;:.]")
 
@@ -32,12 +34,12 @@ def mask(text: str) -> str:
 
 
 def mask_address(text: str) -> str:
-    """One address without user, password and tokens; other texts come back as they are.
+    """One address without user, password and tokens; a text without any comes back as it is.
 
     >>> mask_address("rtsp://admin:pa@ss@10.0.0.7/main?token=abc&subtype=0")
     'rtsp://***@10.0.0.7/main?token=***&subtype=0'
     """
-    scheme = _SCHEME.match(text)
+    scheme = _SCHEME.search(text)  # a blank or a byte order mark may stand before it
     if scheme is None:
         return text
     rest = text[scheme.end() :]
@@ -46,7 +48,7 @@ def mask_address(text: str) -> str:
     head, question, query = (tail if at else rest).partition("?")
     if question:
         query = "&".join(_mask_pair(pair) for pair in query.split("&"))
-    return f"{scheme.group(0)}{MASKED + '@' if at else ''}{head}{question}{query}"
+    return f"{text[: scheme.end()]}{MASKED + '@' if at else ''}{head}{question}{query}"
 
 
 def _mask_pair(pair: str) -> str:
@@ -66,16 +68,47 @@ def _mask_values(
 
 
 class _CurrentStderr:
-    """Whatever sys.stderr is just now: a live table puts itself there while it is drawn."""
+    """Whatever sys.stderr is just now: a live table puts itself there while it is drawn.
+
+    Attributes:
+        problem: why the last line could not be written; empty: it was.
+    """
+
+    def __init__(self) -> None:
+        self.problem = ""
+        self._refused = False
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        try:
+            sys.stderr.write(text)
+        except OSError as error:
+            self._cannot(error)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        """Called after each line."""
+        try:
+            sys.stderr.flush()
+        except OSError as error:
+            self._cannot(error)
+        if not self._refused:
+            self.problem = ""
+        self._refused = False
 
     def isatty(self) -> bool:
         return sys.stderr.isatty()
+
+    def _cannot(self, error: OSError) -> None:
+        self._refused = True
+        self.problem = error.strerror or str(error)
+
+
+_STDERR = _CurrentStderr()
+
+
+def problem() -> str:
+    """Why log lines are being lost; empty: they are not. Any thread may ask."""
+    return f"log lines cannot be written: {_STDERR.problem}" if _STDERR.problem else ""
 
 
 def configure(form: Literal["text", "json"], *, stream: TextIO | None = None) -> None:
@@ -85,7 +118,7 @@ def configure(form: Literal["text", "json"], *, stream: TextIO | None = None) ->
         form: text (one readable line per record) or json (one object per line).
         stream: instead of stderr; for tests.
     """
-    target = cast(TextIO, stream if stream is not None else _CurrentStderr())
+    target = cast(TextIO, stream if stream is not None else _STDERR)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
+from pathlib import Path
 
 import httpx
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from reid.logs import configure, mask
+from reid.logs import configure, mask, problem
 from reid.web import WebError, WebServer, bind, parse_address, status_routes
 
 
@@ -81,3 +83,21 @@ def test_credentials_never_reach_a_log_line() -> None:
 )
 def test_secrets_in_urls_are_masked(text: str, masked: str) -> None:
     assert mask(text) == masked
+
+
+def test_a_log_that_cannot_be_written_stops_nobody_and_is_said_until_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure("text")
+    log = structlog.get_logger("edge")
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(full, write_through=True))
+        log.error("the disk is full")
+        during = problem()
+        monkeypatch.setattr(sys, "stderr", (tmp_path / "log").open("w"))
+    log.info("it has room again")
+    sys.stderr.close()
+
+    assert during == "log lines cannot be written: No space left on device"
+    assert problem() == ""
+    assert "it has room again" in (tmp_path / "log").read_text()
