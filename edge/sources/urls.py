@@ -115,6 +115,9 @@ def _options(query: str, text: str) -> dict[str, str]:
 def read_argument(text: str) -> str:
     """The address itself, or the first line of FILE where the argument is @FILE.
 
+    Blank lines, lines that begin with # and a byte order mark (some editors write one) count as
+    nothing.
+
     Raises:
         ValueError: the file cannot be read or is empty.
     """
@@ -122,12 +125,13 @@ def read_argument(text: str) -> str:
         return text
     path = Path(text[1:])
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ValueError(f"the source address in {path} cannot be read: {reason}") from None
-    address = lines[0].strip()
-    if not address:
+    stripped = (line.strip() for line in lines)
+    address = next((line for line in stripped if line and not line.startswith("#")), None)
+    if address is None:
         raise ValueError(f"{path} is empty; write the source's address on its first line")
     return address
 

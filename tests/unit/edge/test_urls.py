@@ -67,6 +67,8 @@ def test_what_cannot_be_an_address_is_refused_with_what_is_accepted(text: str, s
         ("http://c/v?loginuse=a&loginpas=b", "http://c/v?loginuse=***&loginpas=***"),
         ("http://c/v?access_token=abc", "http://c/v?access_token=***"),
         ("clip@home.mp4", "clip@home.mp4"),
+        (" rtsp://admin:secret@10.0.0.7/main", " rtsp://***@10.0.0.7/main"),
+        ("\ufeffrtsp://admin:secret@10.0.0.7/main", "\ufeffrtsp://***@10.0.0.7/main"),
     ],
 )
 def test_masked_addresses_keep_what_helps_and_lose_what_is_secret(text: str, masked: str) -> None:
@@ -113,6 +115,19 @@ def test_an_at_sign_reads_the_address_from_a_file(tmp_path: Path) -> None:
 
     assert read_argument(f"@{file}") == "rtsp://a:b@cam/x"
     assert read_argument("rtsp://cam/x") == "rtsp://cam/x"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [b"\xef\xbb\xbfrtsp://a:b@cam/x\r\n", b"\n# the gate's camera\n  rtsp://a:b@cam/x  \n"],
+)
+def test_what_editors_and_people_put_before_an_address_is_not_taken_for_one(
+    tmp_path: Path, written: bytes
+) -> None:
+    file = tmp_path / "gate.url"
+    file.write_bytes(written)
+
+    assert read_argument(f"@{file}") == "rtsp://a:b@cam/x"
 
 
 def test_a_missing_or_empty_address_file_says_which(tmp_path: Path) -> None:
