@@ -5,7 +5,7 @@ does. The end drains in the order of the data, in at most `shutdown_s`. A reload
 the cameras that changed, certificates and limits, and leaves the others undisturbed.
 Threads: the main thread only.
 
-    start:  data folder → models → matcher → web → spool → uplink → inference → cameras
+    start:  folder's lock → id → models → matcher → web → spool → uplink → inference → cameras
     end:    cameras → inference (tells what lives) → spool → uplink (acks) → web → matcher
 """
 
@@ -87,6 +87,15 @@ class Box:
         self._tracks_files = len(sources)  # decides the names of the files, also after a reload
         with refusals():
             self._status = BoxStatus([source.name for source in self._sources])
+            self._spool = Spool(
+                config=config.spool,
+                data_dir=config.data_dir,
+                clock=self._clock,
+                on_fault=self._thread_died,
+            )
+            # Before anything is written: the folder may be that of a box that runs.
+            self._spool.lock()
+            stack.callback(self._spool.stop)
             self._edge_id = load_edge_id(
                 config.data_dir, config.edge_id, new_edge_id=config.new_edge_id
             )
@@ -98,12 +107,6 @@ class Box:
             self._collector = self._start_collector()
             start_status(
                 config, status=self._status, alive=lambda: self._fault is None, stack=stack
-            )
-            self._spool = Spool(
-                config=config.spool,
-                data_dir=config.data_dir,
-                clock=self._clock,
-                on_fault=self._thread_died,
             )
             self._spool.open()
             stack.callback(self._spool.stop)
@@ -246,8 +249,9 @@ class Box:
     def _emit(self, tracklet: Tracklet, triggered_monotonic_nanos: int) -> None:
         self._builder.use(self._models.variants)
         new = self._builder.build(tracklet, triggered_monotonic_nanos=triggered_monotonic_nanos)
-        live = self._cameras[tracklet.camera].live
-        self._spool.put(new, timeout_s=0.0 if live else _FILE_PATIENCE_S)
+        camera = self._cameras.get(tracklet.camera)  # None: it was taken away meanwhile
+        patient = camera is not None and not camera.live
+        self._spool.put(new, timeout_s=_FILE_PATIENCE_S if patient else 0.0)
 
     def _observe(self, frame: Frame, analysed: Analysed) -> None:
         self._sizes[frame.camera] = (frame.width, frame.height)
@@ -288,6 +292,7 @@ class Box:
         self._status.capture_to_spool.replace(latencies["capture_to_spool"])
         self._status.capture_to_ack.replace(latencies["capture_to_ack"])
         self._status.warn("spool", self._spool.counters().degraded or None)
+        self._status.warn("log", logs.problem() or None)
         self._status.warn("collect", None if self._collector is None else self._collector.told())
         return read_delivery(self._spool, self._uplink)
 
@@ -312,10 +317,17 @@ class Box:
                 camera.start()
             with self._view() as view:
                 reason = self._wait(view)
-        self._end(all_read=reason == _ALL_READ)
+            log.info("ending", because=reason, at_most_s=config.shutdown_s)
+            self._end()
         code, reason = self._verdict(reason)
-        print_summary(self._status.snapshot(), config.status.summary, reason)
+        self._say_last_words(reason)
         return code
+
+    def _say_last_words(self, reason: str) -> None:
+        try:
+            print_summary(self._status.snapshot(), self._config.status.summary, reason)
+        except OSError as error:  # all is stored; a full disk or a reader that left changes no code
+            log.warning("the summary could not be written", error=error)
 
     def _view(self) -> LiveView:
         console = Console(stderr=True)
@@ -405,7 +417,7 @@ class Box:
         self._inference.add(source.name, camera, self._make_pipeline(source))
         camera.start()
 
-    def _end(self, *, all_read: bool) -> None:
+    def _end(self) -> None:
         """Drain in the order of the data, within shutdown_s."""
         deadline = time.monotonic() + self._config.shutdown_s
 

@@ -21,15 +21,23 @@ def leave(code: int | str | None) -> NoReturn:
     Where a daemon thread is left the interpreter is not taken down: only what was printed and
     logged is written out.
     """
+    _flush()
     if not any(thread.daemon for thread in threading.enumerate()):
         sys.exit(code)
     logging.shutdown()
     if isinstance(code, str):
         print(code, file=sys.stderr)
         code = 1
+    _flush()
+    os._exit(code or 0)
+
+
+def _flush() -> None:
+    """Write out what was printed; what nobody takes must not change the exit code."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:
-            pass  # whoever read it has gone
-    os._exit(code or 0)
+        except OSError:  # a full disk, or whoever read it has gone: the interpreter would exit 120
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

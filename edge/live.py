@@ -1,11 +1,13 @@
 """What a person at the terminal sees while the box runs: one table, redrawn twice a second.
 
 Promise: draws from a `Snapshot` and nothing else; on anything that is no terminal it prints one
-plain line now and then instead. Threads: the main thread only.
+plain line now and then instead. A terminal that was closed, or a file on a full disk, ends the
+drawing and nothing else. Threads: the main thread only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -114,7 +116,10 @@ class LiveView:
 
     def __enter__(self) -> LiveView:
         if self._live is not None:
-            self._live.start()
+            try:
+                self._live.start()
+            except OSError:
+                self._end()
         return self
 
     def __exit__(
@@ -123,16 +128,25 @@ class LiveView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._end()
+
+    def _end(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            with contextlib.suppress(OSError):
+                live.stop()
 
     def redraw(self) -> None:
         """Show the state now."""
         if self._live is not None:
             now = self._snapshot()
-            self._live.update(draw(now, self._before), refresh=True)
+            try:
+                self._live.update(draw(now, self._before), refresh=True)
+            except OSError:  # the terminal was closed: plain lines from now on, for whoever comes
+                self._end()
             if self._before is None or now.wall_s - self._before.wall_s > 2.0:
                 self._before = now
         elif time.monotonic() >= self._next_plain_s:
             self._next_plain_s = time.monotonic() + PLAIN_EVERY_S
-            self._console.print(plain_line(self._snapshot()), soft_wrap=True, highlight=False)
+            with contextlib.suppress(OSError):  # readyz says it (reid.logs.problem)
+                print(plain_line(self._snapshot()), file=self._console.file, flush=True)

@@ -76,6 +76,18 @@ class Spool:
 
     # -- life ------------------------------------------------------------------------------------
 
+    def lock(self) -> None:
+        """Make the data folder and take it for this process until `stop`; may come before `open`.
+
+        Raises:
+            SpoolInUse, SpoolUnusable: the caller exits 6.
+        """
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise SpoolUnusable(self._data_dir, error.strerror or str(error)) from error
+        self._folder_lock.acquire()
+
     def open(self) -> None:
         """Lock the folder, open or save the file, start the writer.
 
@@ -83,11 +95,7 @@ class Spool:
             SpoolInUse, SpoolKeyError, SpoolUnusable: the caller exits 6.
         """
         sealer = load_sealer(self._config.key_file)
-        try:
-            self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise SpoolUnusable(self._data_dir, error.strerror or str(error)) from error
-        self._folder_lock.acquire()
+        self.lock()
         with contextlib.ExitStack() as undo:
             undo.callback(self._folder_lock.release)
             files = SpoolFiles(

@@ -81,7 +81,10 @@ class FolderLock:
         self._fd = -1
 
     def acquire(self) -> None:
-        """Take it. Raises SpoolInUse where another process has it, SpoolUnusable on a bad disk."""
+        """Take it; may come twice. Raises SpoolInUse where another process has it, SpoolUnusable
+        on a bad disk."""
+        if self._fd >= 0:
+            return
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:

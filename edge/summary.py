@@ -14,11 +14,21 @@ from edge.status import Snapshot, byte_figures, summary_dict
 
 
 def print_summary(snapshot: Snapshot, form: Literal["text", "json"], exit_reason: str) -> None:
-    """Write the summary to stdout."""
+    """Write the summary to stdout.
+
+    Raises:
+        OSError: nobody takes it (a full disk, a reader that left).
+    """
     if form == "json":
         print(json.dumps(summary_dict(snapshot, exit_reason)), flush=True)
         return
     console = Console(file=sys.stdout, highlight=False)
+    with console.capture() as captured:  # rich itself would end the process on a broken pipe
+        _write(console, snapshot, exit_reason)
+    print(captured.get(), end="", flush=True)
+
+
+def _write(console: Console, snapshot: Snapshot, exit_reason: str) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("camera")
     names = ("seconds", "frames", "analysed", "dropped", "people found", "tracklets", "embeddings")

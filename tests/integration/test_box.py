@@ -140,6 +140,32 @@ def test_sigterm_drains_and_exits_0(tmp_path: Path, models: Path, matcher: Match
     assert done.summary["sightings"]["waiting"] == 0
 
 
+def test_sigterm_while_the_box_ends_by_itself_lets_it_end(
+    tmp_path: Path, models: Path, film: Path
+) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    with Box(tmp_path / "box", models, "--source", f"a={film}", "--matcher", nobody) as box:
+        box.wait_for_log("ending")  # it waits shutdown_s for the matcher
+        box.process.send_signal(signal.SIGTERM)
+        done = box.finish(within_s=30)
+
+    assert done.code == 0
+    assert done.summary["sightings"]["waiting"] == done.summary["sightings"]["committed"] > 0
+
+
+def test_a_box_whose_words_nobody_takes_delivers_and_ends_with_0(
+    tmp_path: Path, models: Path, film: Path, matcher: MatcherProcess
+) -> None:
+    command = [sys.executable, "-m", "edge.cli", "--source", f"a={film}"]
+    command += ["--matcher", matcher.address, "--metrics", "off", "--models-dir", str(models)]
+    command += ["--data-dir", str(tmp_path / "box")]
+    with Path("/dev/full").open("wb") as full:
+        code = subprocess.run(command, stdout=full, stderr=full, timeout=100).returncode
+
+    assert code == 0
+    assert ledger(matcher.address)
+
+
 def test_health_metrics_and_readiness_answer_while_the_box_runs(
     tmp_path: Path, models: Path, matcher: MatcherProcess
 ) -> None:
@@ -334,10 +360,16 @@ def test_two_boxes_on_one_data_folder_end_with_6(tmp_path: Path, models: Path, f
         *("--matcher", f"127.0.0.1:{free_port()}"),
     ) as box:
         box.wait_for_log("started")
-        second = run_box(tmp_path / "box", models, "--source", f"hall={film}")
+        before = (tmp_path / "box" / "edge-id").read_text()
+        second = run_box(
+            tmp_path / "box",
+            models,
+            *("--source", f"hall={film}", "--edge-id", "other", "--new-edge-id"),
+        )
 
     assert second.code == 6
-    assert "spool" in second.stderr
+    assert "another edge-run uses this data folder" in second.stderr
+    assert (tmp_path / "box" / "edge-id").read_text() == before != "other\n"
 
 
 def test_a_model_that_is_none_ends_with_3(tmp_path: Path, models: Path, film: Path) -> None:

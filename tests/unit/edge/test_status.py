@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import subprocess
@@ -11,8 +12,16 @@ import pytest
 from prometheus_client import generate_latest
 from rich.console import Console
 
-from edge.live import draw, human_bytes, plain_line
-from edge.status import BoxStatus, DeliverySnapshot, readiness, registry_for, summary_dict
+from edge import live
+from edge.live import LiveView, draw, human_bytes, plain_line
+from edge.status import (
+    BoxStatus,
+    DeliverySnapshot,
+    Snapshot,
+    readiness,
+    registry_for,
+    summary_dict,
+)
 from edge.summary import print_summary
 
 # Additive changes only: what stands here never goes.
@@ -189,6 +198,39 @@ def test_the_plain_line_says_why_there_is_no_connection() -> None:
 
     assert "no connection to c:1" in plain_line(status.snapshot())
     assert "(nobody answers)" in plain_line(status.snapshot())
+
+
+class _Gone(io.StringIO):
+    """A terminal that was closed."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_that_was_closed_ends_the_drawing_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setattr(live, "PLAIN_EVERY_S", 0.0)
+    console = Console(file=_Gone(terminal=terminal), force_terminal=terminal)
+    drawn: list[Snapshot] = []
+
+    def snapshot() -> Snapshot:
+        drawn.append(running_box().snapshot())
+        return drawn[-1]
+
+    with LiveView(console=console, snapshot=snapshot) as view:
+        view.redraw()
+        view.redraw()
+
+    assert drawn, "it was tried, and nothing was raised"
 
 
 def test_the_peak_of_memory_is_this_programs_own_and_not_its_parents() -> None:
