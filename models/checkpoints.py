@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import struct
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,18 @@ from models.osnet import FULL_CHANNELS, Architecture, OSNet
 from models.recipe import RecipeError, build
 
 State = dict[str, Tensor]
+# What torch's unpickler gives, for it has no error of its own, on text and on torn files.
+_NO_CHECKPOINT = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    struct.error,
+    OSError,
+)
 SHOWN = 4
 
 
@@ -46,7 +59,7 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is not a whole checkpoint of tensors alone; get it again"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except _NO_CHECKPOINT as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # what a torn archive gives
             raise
         first = next(iter(str(error).splitlines()), type(error).__name__)

@@ -157,11 +157,11 @@ def evaluate(
 
 def print_evaluation(model: Path, data: Path, *, part: Part, threads: int, as_json: bool) -> None:
     """What `edge-models evaluate --protocol coco-person` does; exits 3 for a model, 2 for data."""
-    errors = Console(stderr=True)
+    errors = Console(stderr=True, markup=False)
     try:
         result = evaluate(model, data, part=part, threads=threads)
     except (ModelError, DatasetError) as error:
-        errors.print(str(error), style="red", markup=False, highlight=False)
+        errors.print(str(error), style="red", highlight=False)
         raise typer.Exit(3 if isinstance(error, ModelError) else 2) from error
     if result["other_size"]:
         errors.print(
@@ -179,7 +179,7 @@ def print_evaluation(model: Path, data: Path, *, part: Part, threads: int, as_js
     assert isinstance(bands, dict)
     for name, found in [("all", result), *bands.items()]:
         table.add_row(name, *(str(found[key]) for key in ("people", "recall", "ap50")))
-    Console().print(table)
+    Console(markup=False).print(table)
     typer.echo(f"{result['ms_median']} ms a frame (median), {threads} threads")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from reid.model_errors import ModelError
 
 USAGE, REFUSED = 2, 3  # exit codes, as in the documentation of the commands
 ENVIRONMENT = "EDGE_MODELS_DIR"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # as a card's
 
 
 def models_folder(given: Path | None) -> Path | None:
@@ -25,13 +28,13 @@ def models_folder(given: Path | None) -> Path | None:
     return Path(from_environment) if from_environment else None
 
 
-def needed_folder(given: Path | None) -> Path:
+def needed_folder(given: Path | None, *, existing: bool = False) -> Path:
     """The models folder, where a command cannot do without.
 
     Raises:
-        typer.Exit: 2, none is known.
+        typer.Exit: 2, none is known, or it does not exist although it must.
     """
-    folder = models_folder(given)
+    folder = existing_folder(given) if existing else models_folder(given)
     if folder is None:
         say(f"no models folder: say --models-dir DIR or set {ENVIRONMENT}")
         raise typer.Exit(USAGE)
@@ -67,8 +70,33 @@ def refusals(*also: type[Exception]) -> Iterator[None]:
         say(str(error))
         raise typer.Exit(REFUSED) from error
     except OSError as error:
-        say(f"{error.filename or 'the folder'}: {error.strerror or error}; check its rights")
+        say(f"{error.filename or 'the folder'}: {error.strerror or error}; {_cure(error)}")
         raise typer.Exit(USAGE) from error
+
+
+def onnx_target(out: Path) -> None:
+    """Refuse an output that no box would find under its name, and make its folder.
+
+    Raises:
+        typer.BadParameter: no .onnx file (its card, NAME.toml, lies beside it), a name that a card
+            cannot say, or a folder that cannot be made.
+    """
+    if out.suffix != ".onnx" or _NAME.fullmatch(out.stem) is None or out.is_dir():
+        raise typer.BadParameter(
+            f"{out}: give NAME.onnx, NAME of letters, digits, '.', '_' and '-'", param_hint="OUT"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{out.parent}: {error.strerror}", param_hint="OUT") from error
+
+
+def _cure(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room there"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "check its rights"
+    return "check the path"
 
 
 def refuse_options(whose: str, given: Mapping[str, object]) -> None:

@@ -79,7 +79,7 @@ def adapt(
     1000 crops. --loss baseline, gds or gds-h; histogram, f-statistic and global
     are what the paper of GDS compares it with.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     for option, value, least in (
         ("--steps", steps, 0), ("--epochs", epochs, 0), ("--threads", threads, 1),
         ("--height", height, LEAST_SIDE), ("--width", width, LEAST_SIDE),
@@ -109,7 +109,7 @@ def adapt(
 
 
 def _refuse(console: Console, text: str, error: Exception, code: int = 2) -> NoReturn:
-    console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+    console.print(text, style="red", highlight=False, soft_wrap=True)
     raise typer.Exit(code) from error
 
 
@@ -189,7 +189,7 @@ def _roll_back(console: Console, maps: Path, site: str) -> None:
     known = sites_with_maps(maps)
     if site not in known:
         text = f"{maps}: no maps of site {site!r}; there are of: {', '.join(known) or 'none'}"
-        console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(text, style="red", highlight=False, soft_wrap=True)
         raise typer.Exit(2)
     try:
         number = maps_of(maps, site).roll_back()

@@ -123,7 +123,7 @@ def _print(report: Report) -> None:
 
     from models.places import wide_enough
 
-    console = Console(width=wide_enough())
+    console = Console(width=wide_enough(), markup=False)
     table = Table(box=None, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+HEIGHT, WIDTH = 256, 128  # OSNet's usual input
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -24,10 +26,13 @@ def evaluate(
     metric: Annotated[str, typer.Option(help="cosine or euclidean.")] = "cosine",
     flip: Annotated[bool, typer.Option(help="Add the mirrored crop's vector.")] = False,
     rerank: Annotated[bool, typer.Option(help="k-reciprocal re-ranking (slow).")] = False,
-    height: Annotated[int, typer.Option(help="Input height where no card says it.")] = 256,
-    width: Annotated[int, typer.Option(help="Input width where no card says it.")] = 128,
+    height: Annotated[int, typer.Option(help="Input height where no card says it.")] = HEIGHT,
+    width: Annotated[int, typer.Option(help="Input width where no card says it.")] = WIDTH,
     threads: Annotated[
-        int, typer.Option(help="Threads of the runtime; 0: all allowed, for detectors one.")
+        int,
+        typer.Option(
+            min=0, max=64, help="Threads of the runtime; 0: all allowed, for detectors one."
+        ),
     ] = 0,
     page: Annotated[
         Path | None, typer.Option(help="Write a page of ranked results, for your eyes only.")
@@ -42,12 +47,27 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Judge with the very code of the box: people found again in %, or a detector's recall."""
+    from models.places import refuse_options
+
     if protocol == "coco-person":
         from models.evaluate_detector import Part, print_evaluation
 
+        refuse_options(
+            "embedders",
+            {
+                "--metric": metric != "cosine",
+                "--flip": flip,
+                "--rerank": rerank,
+                "--height": height != HEIGHT,
+                "--width": width != WIDTH,
+                "--page": page,
+                "--trained-on-this": trained_on_this,
+            },
+        )
         part: Part = "held-out" if held_out else "all"
         print_evaluation(model, data, part=part, threads=threads or 1, as_json=as_json)
         return
+    refuse_options("detectors (--protocol coco-person)", {"--held-out": held_out})
 
     from models.checkpoints import CheckpointError
     from models.data.errors import DataError
@@ -57,9 +77,10 @@ def evaluate(
     from models.ranked_page import write_page
     from reid.model_errors import ModelError
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     if metric not in ("cosine", "euclidean"):
-        raise typer.BadParameter(f"{metric!r} is neither cosine nor euclidean", param_hint="metric")
+        text = f"{metric!r} is neither cosine nor euclidean"
+        raise typer.BadParameter(text, param_hint="--metric")
     chosen: Literal["cosine", "euclidean"] = "cosine" if metric == "cosine" else "euclidean"
     if page is not None and not page.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {page.parent}", param_hint="--page")
@@ -91,10 +112,10 @@ def evaluate(
             blocks = distance_blocks(query, gallery, metric=chosen, reranked=rerank)
             write_page(page, dataset, blocks, how=f"{how}, re-ranked" if rerank else how)
     except (DataError, TrainedOnThis) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", highlight=False)
         raise typer.Exit(2) from error
     except (ModelError, CheckpointError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", highlight=False)
         raise typer.Exit(3) from error
 
     if as_json:
@@ -108,6 +129,6 @@ def evaluate(
         table.add_column(name, justify="right")
     figures = (scores.rank1, scores.rank5, scores.rank10, scores.map, scores.minp)
     table.add_row(*(f"{value:.2f}" for value in figures))
-    Console().print(table)
+    Console(markup=False).print(table)
     if scores.unanswerable:
         console.print(f"{scores.unanswerable} queries have no right answer in the gallery")

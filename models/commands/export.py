@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from models.detector_export import Calibration
 
 DETECTOR_SIZE = 416  # the box's usual detector input; Ultralytics' own is 640
+LEAST_SIDE, MOST_SIDE = 16, 4096  # px; as cards allow
+MADE_BY = "edge-reid"
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +45,7 @@ def export(
         bool,
         typer.Option(help="Whether the licence allows it; detectors: as their recipes say."),
     ] = False,
-    made_by: Annotated[str, typer.Option(help="Whose weights these are.")] = "edge-reid",
+    made_by: Annotated[str, typer.Option(help="Whose weights these are.")] = MADE_BY,
     default: Annotated[bool, typer.Option(help="Make it the box's default of its kind.")] = False,
     notes: Annotated[str, typer.Option(help="One line for people.")] = "",
     score_share: Annotated[
@@ -66,9 +68,31 @@ def export(
     ] = True,
 ) -> None:
     """Export an OSNet or a detector, compare with torch, and write the card."""
+    from models.places import onnx_target, refusals, refuse_options
+
+    onnx_target(out)
+    shares = {"--score-share": score_share, "--box-share": box_share, "--logit-shift": logit_shift}
     if yolo:
-        _export_yolo(checkpoint, out, size=height or DETECTOR_SIZE, end_to_end=end_to_end)
+        # its card says what Ultralytics says; what is silently left out would be missed there
+        refuse_options(
+            "other checkpoints than --yolo",
+            shares
+            | {
+                "--width": width,
+                "--normalise-inside": normalise_inside,
+                "--trained-on": trained_on,
+                "--licence": licence,
+                "--commercial-use": commercial_use,
+                "--made-by": made_by != MADE_BY,
+                "--default": default,
+                "--notes": notes,
+            },
+        )
+        size = height or DETECTOR_SIZE
+        _multiple_of_32("--height", size)
+        _export_yolo(checkpoint, out, size=size, end_to_end=end_to_end)
         return
+    refuse_options("--yolo", {"--no-end-to-end": not end_to_end})
     from models import checkpoints
     from models.detector_export import Calibration
     from models.export import (
@@ -80,9 +104,8 @@ def export(
         to_onnx,
         write_model,
     )
-    from models.places import refuse_options
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     try:
         contents = checkpoints.read(checkpoint)
         if checkpoints.is_detector(contents):
@@ -99,16 +122,20 @@ def export(
                 changes={"made_by": made_by} | {k: v for k, v in given.items() if v is not None},
             )
             return
-        shares = {"--score-share": score_share, "--box-share": box_share}
-        refuse_options("detectors", shares | {"--logit-shift": logit_shift})
+        refuse_options("detectors", shares)
         stage = contents.get("input", {})
         high, wide = height or stage.get("height", 256), width or stage.get("width", 128)
+        for flag, value in (("--height", high), ("--width", wide)):
+            if not LEAST_SIDE <= value <= MOST_SIDE:
+                raise typer.BadParameter(
+                    f"{value} is not {LEAST_SIDE} to {MOST_SIDE} px", param_hint=flag
+                )
         content = to_onnx(checkpoints.load(checkpoint), high, wide, inside=normalise_inside)
     except checkpoints.CheckpointError as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", highlight=False)
         raise typer.Exit(3) from error
     except ExportError as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", highlight=False)
         raise typer.Exit(70) from error
     card = describe(
         content,
@@ -124,7 +151,8 @@ def export(
         default=default,
         notes=notes,
     )
-    write_model(content, card, out)
+    with refusals():
+        write_model(content, card, out)
     console.print(f"{out}: {len(content) / 1e6:.2f} MB, {high}×{wide}, space {card.space_id}")
 
 
@@ -140,28 +168,33 @@ def _export_detector(
     changes: Mapping[str, object],
 ) -> None:
     from models.detector_export import ExportError, LicenceUntrue, export_detector
-    from models.places import USAGE, say
+    from models.places import USAGE, refusals, say
 
     height, width = size
-    for flag, value in (("--height", height), ("--width", width)):
-        if value < 32 or value % 32:
-            raise typer.BadParameter(f"{value} is no multiple of 32", param_hint=flag)
+    _multiple_of_32("--height", height)
+    _multiple_of_32("--width", width)
     try:
-        card = export_detector(
-            checkpoint,
-            out,
-            height=height,
-            width=width,
-            calibration=calibration,
-            commercial_use=commercial_use,
-            default=default,
-            notes=notes,
-            changes=changes,
-        )
+        with refusals():
+            card = export_detector(
+                checkpoint,
+                out,
+                height=height,
+                width=width,
+                calibration=calibration,
+                commercial_use=commercial_use,
+                default=default,
+                notes=notes,
+                changes=changes,
+            )
     except ExportError as error:
         say(str(error))
         raise typer.Exit(USAGE if isinstance(error, LicenceUntrue) else 70) from error
     print(f"{out}: {card.bytes / 1e6:.2f} MB, {width}×{height}, {card.licence_line()}")
+
+
+def _multiple_of_32(flag: str, value: int) -> None:
+    if value < 32 or value % 32:
+        raise typer.BadParameter(f"{value} is no multiple of 32", param_hint=flag)
 
 
 def _export_yolo(checkpoint: Path, out: Path, *, size: int, end_to_end: bool) -> None:

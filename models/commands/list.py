@@ -117,7 +117,7 @@ def _print(rows: list[dict[str, Any]], bare: list[str], troubles: list[str]) -> 
 
     from models.places import wide_enough
 
-    console = Console(width=wide_enough())
+    console = Console(width=wide_enough(), markup=False)
     table = Table(box=None)
     for title in ("name", "kind", "variant", "MB", "commercial", "licence", "where", ""):
         table.add_column(title, overflow="fold")

@@ -30,7 +30,7 @@ def pack(
     from models.data.pack import write_pack
     from models.data.readers import JUNK, PARTS, open_dataset
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     parts = part or ["train"]
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
@@ -49,6 +49,6 @@ def pack(
                 max_bytes=int(max_mb * 1e6),
             )
     except DataError as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", highlight=False)
         raise typer.Exit(2) from error
     console.print(f"{out}: {size / 1e6:.1f} MB")

@@ -45,7 +45,7 @@ def pull(
     from models.places import needed_folder, refusals
 
     folder = needed_folder(models_dir)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with refusals(CatalogueError, DownloadError):
         entries = read_catalogue(catalogue)
         mirrors = [_address(text) for text in mirror or ()]

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.places import REFUSED, USAGE, refuse_options, say
+from models.places import REFUSED, USAGE, onnx_target, refuse_options, say
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +50,8 @@ def quantize(
     Embedders may lose 0.5 points of mAP; detectors 0.01 of recall at precision 0.9, and must gain
     speed here.
     """
+    if out is not None:
+        onnx_target(out)
     if protocol == "coco-person":
         refuse_options("embedders", {"--bf16": bf16, "--trained-on-this": trained_on_this})
         _quantize_detector(model, out, data, calibration, scheme, crops)
@@ -62,7 +64,7 @@ def quantize(
     from models.quantize import quantize as make
     from reid.model_errors import ModelError
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     scheme = scheme or "s8s8"
     if scheme not in SCHEMES:
         raise typer.BadParameter(f"{scheme!r} is none of {', '.join(SCHEMES)}")
@@ -88,10 +90,10 @@ def quantize(
                 say=console.print,
             )
     except (DataError, TrainedOnThis) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", highlight=False)
         raise typer.Exit(2) from error
     except (ModelError, VariantRefused) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", highlight=False)
         raise typer.Exit(3) from error
     table = Table(title=f"{model.name} → {report.scheme}")
     for name in ("", "rank-1", "mAP"):
@@ -102,12 +104,13 @@ def quantize(
         ("variant → float gallery", report.across),
     ):
         table.add_row(name, f"{scores.rank1:.2f}", f"{scores.map:.2f}")
-    Console().print(table)
-    Console().print(f"cosine mean {report.cosine_mean:.4f}, min {report.cosine_min:.4f}")
+    people = Console(markup=False)
+    people.print(table)
+    people.print(f"cosine mean {report.cosine_mean:.4f}, min {report.cosine_min:.4f}")
     for name, value in report.latency_ms.items():
-        Console().print(f"{name}: {value:.2f} ms")
+        people.print(f"{name}: {value:.2f} ms")
     if report.kept_float:
-        Console().print(f"kept in float: {', '.join(report.kept_float)}")
+        people.print(f"kept in float: {', '.join(report.kept_float)}")
 
 
 def _quantize_detector(

@@ -50,7 +50,7 @@ def train(
     ] = None,
 ) -> None:
     """Train by a recipe; stop at any time, the same call goes on where it stopped."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     try:
         kind = tomllib.loads(config.read_text()).get("kind")
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -72,7 +72,7 @@ def train(
                 workers=workers, start_from=start_from,
             )  # fmt: skip
         except (DetectorRecipeError, DatasetError, TeacherError, CheckpointError) as error:
-            console.print(str(error), style="red", markup=False, highlight=False)
+            console.print(str(error), style="red", highlight=False)
             raise typer.Exit(2) from error
         console.print(f"averaged weights: {weights}; edge-models export makes a model of them")
         return
@@ -104,7 +104,7 @@ def train(
             evaluate_every=evaluate_every,
         )
     except (RecipeError, DataError, CheckpointError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", highlight=False)
         raise typer.Exit(2) from error
     state = "done" if run.finished else f"stopped at step {run.step} of {run.steps}"
     console.print(f"{state}; weights in {out / 'last.pth'}: edge-models export makes a model of it")

@@ -25,7 +25,7 @@ def use(
     from models.choosing import named_model, pointer_name
     from models.places import REFUSED, USAGE, needed_folder, refusals, say
 
-    folder = needed_folder(models_dir)
+    folder = needed_folder(models_dir, existing=True)
     if name == "default":
         say("default is no model; to undo a choice: edge-models rollback")
         raise typer.Exit(USAGE)

@@ -1,0 +1,195 @@
+"""Do the commands say what they were given and cannot use, before anything is written or run?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from edge.models_dir import find_model
+from models.cli import app
+from tests.unit.edge.tiny_models import (
+    constant_detector,
+    detector_card,
+    embedder_card,
+    mean_embedder,
+    yolox_rows,
+)
+
+HOSTILE = "GPL [/b] [red]x"  # to rich a closing tag without its opening one
+
+
+def ran(*command: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(part) for part in command])
+
+
+def detector(path: Path, licence: str = "MIT") -> Path:
+    rows = yolox_rows([(16, 30, 16, 40, 0.9)], raw=True)
+    constant_detector(path, {"output": rows})
+    detector_card(path, licence=licence)
+    return path
+
+
+def test_brackets_in_names_and_licences_are_text(tmp_path: Path) -> None:
+    folder = tmp_path / "a[/x]"
+    folder.mkdir(parents=True)
+    path = detector(folder / "d.onnx", HOSTILE)
+
+    listed = ran("list", "--models-dir", folder)
+    checked = ran("check", path, "--seconds", "0")
+
+    assert (listed.exit_code, checked.exit_code) == (0, 0)
+    assert HOSTILE in listed.stdout
+    assert HOSTILE in checked.stdout
+
+
+@pytest.mark.parametrize(
+    ("protocol", "flags", "told"),
+    [
+        ("coco-person", ("--flip",), "--flip"),
+        ("coco-person", ("--rerank",), "--rerank"),
+        ("coco-person", ("--metric", "euclidean"), "--metric"),
+        ("coco-person", ("--page", "x.html"), "--page"),
+        ("coco-person", ("--trained-on-this",), "--trained-on-this"),
+        ("coco-person", ("--threads", "-1"), "--threads"),
+        ("market1501", ("--threads", "65"), "--threads"),
+        ("market1501", ("--held-out",), "--held-out"),
+    ],
+)
+def test_flags_that_a_protocol_has_no_use_for_are_refused(
+    protocol: str, flags: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    path = detector(tmp_path / "d.onnx")
+
+    result = ran("evaluate", path, "--data", tmp_path, "--protocol", protocol, *flags)
+
+    assert result.exit_code == 2
+    assert f"Invalid value for {told}" in result.stderr.replace("'", "")
+
+
+@pytest.mark.parametrize("name", ["y.toml", "y", "sp ace.onnx", "y.ONNX", ".onnx", "folder.onnx"])
+def test_an_export_that_no_box_would_find_is_refused(
+    name: str, exported: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+
+    result = ran("export", exported.with_name("last.pth"), tmp_path / name)
+
+    assert result.exit_code == 2
+    assert "NAME.onnx" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.onnx"]
+
+
+def test_an_export_makes_its_folder(exported: Path, tmp_path: Path) -> None:
+    out = tmp_path / "no" / "such" / "x.onnx"
+
+    result = ran("export", exported.with_name("last.pth"), out)
+
+    assert result.exit_code == 0, result.stderr
+    assert out.is_file()
+    assert out.with_suffix(".toml").is_file()
+
+
+@pytest.mark.parametrize("option", [("--height", "7"), ("--width", "-5"), ("--height", "5000")])
+def test_a_size_that_no_card_can_say_is_refused(
+    option: tuple[str, str], exported: Path, tmp_path: Path
+) -> None:
+    result = ran("export", exported.with_name("last.pth"), tmp_path / "x.onnx", *option)
+
+    assert result.exit_code == 2
+    assert "16 to 4096 px" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"root:x:0:0\n", b"", b"\x80\x02c", b"(((((", b"\x00" * 50])
+def test_what_is_no_checkpoint_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "last.pth"
+    path.write_bytes(content)
+
+    result = ran("export", path, tmp_path / "x.onnx")
+
+    assert result.exit_code == 3
+    assert "is not a whole checkpoint" in result.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--licence", "MIT"),
+        ("--default",),
+        ("--width", "416"),
+        ("--notes", "x"),
+        ("--made-by", "me"),
+        ("--commercial-use",),
+    ],
+)
+def test_what_an_export_of_ultralytics_would_leave_out_is_refused(
+    flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    result = ran("export", "--yolo", tmp_path / "a.pt", tmp_path / "a.onnx", *flags)
+
+    assert result.exit_code == 2
+    assert f"Invalid value for {flags[0]}" in result.stderr.replace("'", "")
+
+
+def test_a_side_that_ultralytics_would_round_is_refused(tmp_path: Path) -> None:
+    result = ran("export", "--yolo", tmp_path / "a.pt", tmp_path / "a.onnx", "--height", "400")
+
+    assert result.exit_code == 2
+    assert "no multiple of 32" in result.stderr
+
+
+def test_a_choice_or_its_undoing_needs_a_folder_that_exists(tmp_path: Path) -> None:
+    there = tmp_path / "typo"
+
+    undone = ran("rollback", "--models-dir", there)
+    chosen = ran("use", "detector_person_416", "--models-dir", there)
+
+    assert (undone.exit_code, chosen.exit_code) == (2, 2)
+    assert f"there is no folder {there}" in undone.stderr
+    assert f"there is no folder {there}" in chosen.stderr
+
+
+def test_what_nothing_is_rolled_back_to_is_said(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a", "b")):
+        embedder_card(mean_embedder(tmp_path / f"{name}.onnx", seed=seed), space_id=f"space-{name}")
+    at = ("--models-dir", tmp_path)
+
+    never = ran("rollback", *at)
+    for name in ("a", "b") * 6:
+        assert ran("use", name, *at).exit_code == 0
+    undone = [ran("rollback", *at) for _ in range(10)]
+    of_other = ran("rollback", "detector", *at)
+
+    assert "no choice was made there" in never.stderr
+    assert [one.exit_code for one in undone] == [0] * 9 + [2]
+    assert "a is the oldest embedder that is remembered" in undone[-1].stderr
+    assert "no detector was chosen there" in of_other.stderr
+
+
+def test_when_every_choice_is_undone_default_is_named(tmp_path: Path) -> None:
+    detector(tmp_path / "d.onnx")
+    at = ("--models-dir", tmp_path)
+    ran("use", "d", *at)
+    ran("rollback", *at)
+
+    again = ran("rollback", *at)
+
+    assert again.exit_code == 2
+    assert "every choice of the detector is undone, default is in use" in again.stderr
+
+
+def test_a_rollback_to_a_damaged_model_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a", "b")):
+        embedder_card(mean_embedder(tmp_path / f"{name}.onnx", seed=seed), space_id=f"space-{name}")
+    at = ("--models-dir", tmp_path)
+    for name in ("a", "b"):
+        ran("use", name, *at)
+    (tmp_path / "a.onnx").write_bytes((tmp_path / "a.onnx").read_bytes()[:-5])
+
+    undone = ran("rollback", *at)
+
+    assert undone.exit_code == 3
+    assert "cut short" in undone.stderr
+    assert find_model("default", "embedder", tmp_path).name == "b"
