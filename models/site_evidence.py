@@ -29,6 +29,7 @@ from reid.v1.sighting_pb2 import Embedding, Sighting
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 _UNIT_TOLERANCE = 1e-2  # as the wire's
+_MOST_SECONDS = 1e10  # from 1970: the year 2286; what the wire can say ends before
 _ROWS = 512  # of a Parquet file at a time
 
 
@@ -139,29 +140,38 @@ def from_records(
             revision = int(record["revision"])
             if key in newest and newest[key].revision >= revision:
                 continue
-            vectors, damaged = _vectors(record)
-            kept = {name: record[name] for name in _KEPT}
+            newest[key] = _read(record, revision)
         except (KeyError, TypeError, ValueError) as error:
             raise EvidenceError(
                 f"{where}: sighting {position} is none ({type(error).__name__}: {error}); make the "
                 "file with edge-match export"
             ) from error
-        newest[key] = _Newest(revision, kept, vectors, damaged)
-    sites = sorted({of for of, _ in newest})
-    site = _only(site, sites, "site", "--site", where)
+    if not newest:
+        raise EvidenceError(f"{where}: holds no sightings; gather some first")
+    site = _only(site, sorted({of for of, _ in newest}), "site", "--site", where)
     of_site = [newest[key] for key in sorted(newest) if key[0] == site]
+    left_out = sum(one.damaged for one in of_site)
     spaces = sorted({space for one in of_site for space in one.vectors})
+    if not spaces:
+        raise EvidenceError(
+            f"{where}: the {len(of_site)} sightings of {site!r} hold no vectors ({left_out} "
+            "damaged ones left out); an export holds them unless made with --no-embeddings"
+        )
     space_id = _only(space_id, spaces, "space", "--space", where)
-    chosen = [(one.record, one.vectors[space_id]) for one in of_site if space_id in one.vectors]
-    if not chosen:
-        raise EvidenceError(f"{where}: no vector of space {space_id!r} at site {site!r}")
-    cameras = tuple(sorted({_place(record) for record, _ in chosen}))
+    chosen = [(one, one.vectors[space_id]) for one in of_site if space_id in one.vectors]
+    sizes = sorted({vectors.shape[1] for _, vectors in chosen})
+    if len(sizes) > 1:
+        raise EvidenceError(
+            f"{where}: vectors of space {space_id!r} have {' and '.join(map(str, sizes))} numbers; "
+            "one space has one length, so take the sightings of one embedder alone"
+        )
+    cameras = tuple(sorted({one.place for one, _ in chosen}))
     number = {name: index for index, name in enumerate(cameras)}
-    ids = {str(record["tracklet_id"]): index for index, (record, _) in enumerate(chosen)}
+    ids = {one.tracklet_id: index for index, (one, _) in enumerate(chosen)}
     pairs = {
         (min(index, ids[other]), max(index, ids[other]))
-        for index, (record, _) in enumerate(chosen)
-        for other in record["seen_with"]
+        for index, (one, _) in enumerate(chosen)
+        for other in one.seen_with
         if other in ids and ids[other] != index
     }
     return Evidence(
@@ -170,11 +180,11 @@ def from_records(
         cameras=cameras,
         vectors=np.concatenate([vectors for _, vectors in chosen]),
         tracklet=np.repeat(np.arange(len(chosen)), [len(vectors) for _, vectors in chosen]),
-        camera=np.array([number[_place(record)] for record, _ in chosen], np.int64),
-        first=np.array([_seconds(record["first_seen_unix_nanos"]) for record, _ in chosen]),
-        last=np.array([_seconds(record["last_seen_unix_nanos"]) for record, _ in chosen]),
+        camera=np.array([number[one.place] for one, _ in chosen], np.int64),
+        first=np.array([one.first for one, _ in chosen]),
+        last=np.array([one.last for one, _ in chosen]),
         together=np.array(sorted(pairs), np.int64).reshape(-1, 2),
-        left_out=sum(one.damaged for one in of_site),
+        left_out=left_out,
     )
 
 
@@ -189,9 +199,29 @@ class _Newest:
     """The newest revision of a tracklet: what is kept of it, and its vectors by space."""
 
     revision: int
-    record: Mapping[str, Any]
+    tracklet_id: str
+    place: str
+    seen_with: tuple[str, ...]
+    first: float
+    last: float
     vectors: dict[str, Floats]
     damaged: int
+
+
+def _read(record: Mapping[str, Any], revision: int) -> _Newest:
+    """Raises KeyError, TypeError or ValueError where the record is no sighting."""
+    vectors, damaged = _vectors(record)
+    return _Newest(
+        revision=revision,
+        tracklet_id=str(record["tracklet_id"]),
+        # EDGE/CAMERA: two boxes of a site may name their cameras alike
+        place=f"{record['edge_id']}/{record['camera']}",
+        seen_with=tuple(str(other) for other in record["seen_with"] or ()),
+        first=_seconds(record["first_seen_unix_nanos"]),
+        last=_seconds(record["last_seen_unix_nanos"]),
+        vectors=vectors,
+        damaged=damaged,
+    )
 
 
 def _vectors(record: Mapping[str, Any]) -> tuple[dict[str, Floats], int]:
@@ -202,20 +232,22 @@ def _vectors(record: Mapping[str, Any]) -> tuple[dict[str, Floats], int]:
         for one in shot["embeddings"] or ():
             vector = np.asarray(one["vector"], np.float32)
             length = float(np.linalg.norm(vector))
-            if vector.size and np.isfinite(length) and abs(length - 1) <= _UNIT_TOLERANCE:
+            if (
+                vector.ndim == 1
+                and vector.size
+                and np.isfinite(length)
+                and abs(length - 1) <= _UNIT_TOLERANCE
+            ):
                 found.setdefault(str(one["space_id"]), []).append(vector / np.float32(length))
             else:
                 damaged += 1
     return {space: np.stack(vectors) for space, vectors in found.items()}, damaged
 
 
-def _place(record: Mapping[str, Any]) -> str:
-    """EDGE/CAMERA: two boxes of a site may name their cameras alike."""
-    return f"{record['edge_id']}/{record['camera']}"
-
-
-def _seconds(nanos: int | None) -> float:
-    return nanos / 1e9 if nanos else float("nan")
+def _seconds(nanos: float | None) -> float:
+    """Seconds; nan where unknown, or where no calendar has such a day."""
+    seconds = nanos / 1e9 if nanos else float("nan")
+    return seconds if abs(seconds) < _MOST_SECONDS else float("nan")
 
 
 def _only(wanted: str | None, found: list[str], what: str, flag: str, where: str) -> str:
@@ -223,10 +255,6 @@ def _only(wanted: str | None, found: list[str], what: str, flag: str, where: str
         if wanted not in found:
             raise EvidenceError(f"{where}: no {what} {wanted!r}; it holds {', '.join(found)}")
         return wanted
-    if not found:
-        raise EvidenceError(
-            f"{where}: holds no vectors; export them with edge-match export --embeddings"
-        )
     if len(found) > 1:
         raise EvidenceError(f"{where}: holds {what}s {', '.join(found)}; choose one with {flag}")
     return found[0]
@@ -281,7 +309,7 @@ def _ledger(path: Path) -> Iterator[Mapping[str, Any]]:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as ledger:
             for (body,) in ledger.execute("SELECT body FROM log WHERE kind = 1 ORDER BY position"):
                 yield _of_sighting(Sighting.FromString(body))
-    except (sqlite3.Error, DecodeError) as error:
+    except (sqlite3.Error, DecodeError, TypeError) as error:
         raise EvidenceError(
             f"{path}: no ledger that can be read ({error}); use edge-match export"
         ) from error

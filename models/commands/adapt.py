@@ -17,6 +17,8 @@ def register(app: typer.Typer) -> None:
 
 
 LEAST_SIDE = 16  # px; the network halves its input four times
+MAPS, STEPS = Path("site-maps"), 800
+LOSS, EPOCHS, HEIGHT, WIDTH, DEVICE = "gds-h", 10, 128, 64, "cpu"
 _STORED = "From stored sightings"
 _CROPS = "From crops"
 
@@ -32,7 +34,7 @@ def adapt(
     ] = None,
     maps: Annotated[
         Path, typer.Option(help="Folder of all sites' maps.", rich_help_panel=_STORED)
-    ] = Path("site-maps"),
+    ] = MAPS,
     site: Annotated[
         str | None, typer.Option(help="Where there are several.", rich_help_panel=_STORED)
     ] = None,
@@ -41,7 +43,7 @@ def adapt(
     ] = None,
     steps: Annotated[
         int, typer.Option(help="Of training; fewer are faster.", rich_help_panel=_STORED)
-    ] = 800,
+    ] = STEPS,
     rollback: Annotated[
         bool,
         typer.Option(
@@ -57,13 +59,13 @@ def adapt(
     ] = None,
     loss: Annotated[
         str, typer.Option(help="One of those named above.", rich_help_panel=_CROPS)
-    ] = "gds-h",
+    ] = LOSS,
     epochs: Annotated[
         int, typer.Option(help="Rounds of clustering and training.", rich_help_panel=_CROPS)
-    ] = 10,
-    height: Annotated[int, typer.Option(help="Of the input.", rich_help_panel=_CROPS)] = 128,
-    width: Annotated[int, typer.Option(help="Of the input.", rich_help_panel=_CROPS)] = 64,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...", rich_help_panel=_CROPS)] = "cpu",
+    ] = EPOCHS,
+    height: Annotated[int, typer.Option(help="Of the input.", rich_help_panel=_CROPS)] = HEIGHT,
+    width: Annotated[int, typer.Option(help="Of the input.", rich_help_panel=_CROPS)] = WIDTH,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...", rich_help_panel=_CROPS)] = DEVICE,
     threads: Annotated[int, typer.Option(help="On the CPU.")] = 1,
     seed: Annotated[int, typer.Option(help="Fixes what is random.")] = 1,
 ) -> None:
@@ -79,20 +81,35 @@ def adapt(
     1000 crops. --loss baseline, gds or gds-h; histogram, f-statistic and global
     are what the paper of GDS compares it with.
     """
+    from models.places import refuse_options
+
     console = Console(stderr=True, markup=False)
     for option, value, least in (
         ("--steps", steps, 0), ("--epochs", epochs, 0), ("--threads", threads, 1),
-        ("--height", height, LEAST_SIDE), ("--width", width, LEAST_SIDE),
+        ("--height", height, LEAST_SIDE), ("--width", width, LEAST_SIDE), ("--seed", seed, 0),
     ):  # fmt: skip
         if value < least:
             raise typer.BadParameter(f"{value} given, at least {least} needed", param_hint=option)
+    of_stored = {
+        "--site": site,
+        "--space": space,
+        "--steps": steps != STEPS,
+        "--maps": maps != MAPS,
+    }
+    only_crops = {
+        "--loss": loss != LOSS, "--epochs": epochs != EPOCHS, "--height": height != HEIGHT,
+        "--width": width != WIDTH, "--device": device != DEVICE,
+    }  # fmt: skip
     of_crops = [one is not None for one in (model, images, out)]
     try:
         if rollback and site is not None and embeddings is None and not any(of_crops):
+            refuse_options("crops (--images)", only_crops)
             _roll_back(console, maps, site)
         elif embeddings is not None and not rollback and not any(of_crops):
+            refuse_options("crops (--images)", only_crops)
             _from_embeddings(console, embeddings, maps, site, space, steps, threads, seed)
         elif model and images and out and embeddings is None and not rollback:
+            refuse_options("stored sightings (--embeddings)", of_stored)
             _from_images(
                 console, model, images, loss, out, epochs, (height, width), device, threads, seed
             )

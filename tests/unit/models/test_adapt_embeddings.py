@@ -237,6 +237,70 @@ def test_lines_that_are_no_sightings_are_refused_by_number(tmp_path: Path, line:
         read_evidence(tmp_path / "a.jsonl")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"first_seen_unix_nanos": "2026-01-01"},
+        {"last_seen_unix_nanos": [1]},
+        {"seen_with": 3},
+        {"revision": None},
+        {"shots": [{"embeddings": [{"space_id": "s", "vector": "abc"}]}]},
+        {"shots": "abc"},
+    ],
+)
+def test_fields_of_another_kind_are_refused_by_number(changes: dict[str, object]) -> None:
+    evidence, _ = drawn_site(people=1)
+    rows = records(evidence)
+
+    with pytest.raises(EvidenceError, match=r"sighting 2 is none .*edge-match export"):
+        from_records([rows[0], {**rows[1], **changes}], where="test")
+
+
+def test_what_is_not_known_of_a_sighting_is_no_error() -> None:
+    evidence, _ = drawn_site(people=2)
+    rows: list[Any] = records(evidence)
+    rows[0] |= {"seen_with": None, "first_seen_unix_nanos": None, "last_seen_unix_nanos": 10**30}
+    rows[1]["shots"][0]["embeddings"][0]["vector"] = [[1.0]]
+
+    found = from_records(rows, where="test")
+
+    assert np.isnan(found.first[0]) and np.isnan(found.last[0])
+    assert found.left_out == 1
+
+
+def test_a_space_whose_vectors_differ_in_length_is_refused() -> None:
+    evidence, _ = drawn_site(people=2)
+    rows: list[Any] = records(evidence)
+    for shot in rows[0]["shots"]:
+        shot["embeddings"][0]["vector"] = [1.0, 0.0]
+
+    with pytest.raises(EvidenceError, match=r"have 2 and 32 numbers"):
+        from_records(rows, where="test")
+
+
+def test_nothing_to_learn_from_is_told_from_vectors_that_are_missing(tmp_path: Path) -> None:
+    evidence, _ = drawn_site(people=1)
+    empty = tmp_path / "ledger.db"
+    with closing(sqlite3.connect(empty)) as ledger:
+        ledger.execute("CREATE TABLE log(position INTEGER PRIMARY KEY, kind INTEGER, body BLOB)")
+
+    with pytest.raises(EvidenceError, match=r"ledger\.db: holds no sightings"):
+        read_evidence(empty, site="any")
+    with pytest.raises(EvidenceError, match=r"hold no vectors .*--no-embeddings"):
+        from_records([{**row, "shots": []} for row in records(evidence)], where="test")
+
+
+def test_a_ledger_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with closing(sqlite3.connect(path)) as ledger:
+        ledger.execute("CREATE TABLE log(position INTEGER PRIMARY KEY, kind INTEGER, body BLOB)")
+        ledger.execute("INSERT INTO log(kind, body) VALUES (1, 'text')")
+        ledger.commit()
+
+    with pytest.raises(EvidenceError, match="no ledger that can be read"):
+        read_evidence(path)
+
+
 def test_a_parquet_file_of_something_else_is_refused(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), tmp_path / "a.parquet")
 
@@ -351,6 +415,28 @@ def test_what_does_not_go_together_is_refused_before_anything_is_done(
     assert [path.name for path in tmp_path.iterdir()] == ["s.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--embeddings", "s.jsonl", "--loss", "gds"], "--loss"),
+        (["--embeddings", "s.jsonl", "--epochs", "3"], "--epochs"),
+        (["--rollback", "--site", "drawn", "--height", "256"], "--height"),
+        (["start.pth", "--images", "crops", "--out", "o", "--steps", "3"], "--steps"),
+        (["start.pth", "--images", "crops", "--out", "o", "--site", "x"], "--site"),
+    ],
+)
+def test_options_of_the_other_way_to_adapt_are_refused(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = CliRunner().invoke(app, ["adapt", *arguments])
+
+    assert result.exit_code == 2
+    assert f"Invalid value for {told}" in result.output.replace("'", "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_of_maps_that_cannot_be_written_ends_in_a_message(tmp_path: Path) -> None:
     file = _write(tmp_path / "sightings.jsonl")
     (tmp_path / "maps").write_text("a file")
@@ -364,7 +450,9 @@ def test_a_folder_of_maps_that_cannot_be_written_ends_in_a_message(tmp_path: Pat
     assert "Not a directory" in " ".join(result.output.split())
 
 
-@pytest.mark.parametrize("option", ["--steps", "--threads", "--epochs", "--height", "--width"])
+@pytest.mark.parametrize(
+    "option", ["--steps", "--threads", "--epochs", "--height", "--width", "--seed"]
+)
 def test_numbers_that_mean_nothing_are_refused(option: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["adapt", "--embeddings", "no.jsonl", option, "-1"])
 
