@@ -107,6 +107,8 @@ def serve(
         return load(file=config, flags=flags, environment=os.environ)
 
     settings = reread()
+    if ready_file is not None and not ready_file.absolute().parent.is_dir():
+        raise SettingsError(f"--ready-file {ready_file}: its folder does not exist")
     if print_config:
         print(settings.model_dump_json(indent=2))
         return

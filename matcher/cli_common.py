@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,15 +109,19 @@ def filter_of(site: str, cameras: list[str] | None, since: str, until: str) -> S
     )
 
 
+_LONGEST_S = 1e9  # thirty years; what is older than 1970 cannot be told on the wire
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds(text: str) -> float:
     """An age such as 90s, 15m, 2h or 30d, in seconds."""
     try:
-        return float(text[:-1]) * _UNITS[text[-1:]]
-    except (ValueError, KeyError) as error:
-        raise SettingsError(f"{text!r} is no age; write 90s, 15m, 2h or 30d") from error
+        age = float(text[:-1]) * _UNITS[text[-1:]]
+    except (ValueError, KeyError):
+        age = math.nan
+    if not 0.0 <= age <= _LONGEST_S:
+        raise SettingsError(f"{text!r} is no age; write 90s, 15m, 2h or 30d")
+    return age
 
 
 def instant(flag: str, text: str) -> int:
@@ -133,6 +138,8 @@ def instant(flag: str, text: str) -> int:
         ) from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
+    if not 0.0 <= moment.timestamp() < 9e9:
+        raise SettingsError(f"{flag} {text!r}: give a time between 1970 and 2250")
     return round(moment.timestamp() * 1e9)
 
 

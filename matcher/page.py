@@ -6,10 +6,12 @@ Identities are pseudonyms and shown as such.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from html import escape
 from pathlib import Path
 
+from matcher.export import ExportError
 from matcher.report import SHORT, Person, Who, title
 from reid.v1.query_pb2 import Edge
 
@@ -66,10 +68,19 @@ def page(found: Who, edges: list[Edge], *, made_ns: int) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write the page under its name when it is whole."""
+    """Write the page under its name when it is whole.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.rename(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.rename(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _key(colours: dict[str, str]) -> str:

@@ -22,6 +22,8 @@ import sqlite3
 import threading
 from pathlib import Path
 
+import structlog
+
 from matcher.errors import LedgerLocked, LedgerUnusable
 
 LEDGER_FILE = "ledger.db"
@@ -32,6 +34,8 @@ APPLICATION_ID = 0x45524C44  # "ERLD"
 LEDGER_VERSION = 1
 BUSY_S = 10.0  # how long a statement waits for a lock of another program
 RESTORED_GAP = 1 << 32  # positions given after the backup was made are never given again
+_ROLLBACK_JOURNAL = b"\x01\x01"  # in a SQLite file's header; a file in WAL mode has 2, 2
+_log = structlog.get_logger("ledger")
 
 
 class EntryKind(enum.IntEnum):
@@ -199,6 +203,7 @@ def open_ledger(path: Path) -> sqlite3.Connection:
         LedgerUnusable: damaged, of another kind, or of a newer release.
     """
     new = not path.exists()
+    _drop_log_of_another(path)
     connection = connect(path)
     try:
         if new:
@@ -211,6 +216,34 @@ def open_ledger(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _drop_log_of_another(path: Path) -> None:
+    """Remove a write-ahead log that a backup found beside itself when it was put in place.
+
+    SQLite would play it into the backup: the restore would be undone, or the file damaged. A ledger
+    that ever ran says in its header that it has a log; a copy by `edge-match backup` says it has
+    none, so whatever lies there is the log of the file before it.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(20)
+        leftovers = [path.with_name(path.name + end) for end in ("-wal", "-shm")]
+        leftovers = [file for file in leftovers if file.exists()]
+        if header[18:] != _ROLLBACK_JOURNAL or not leftovers:
+            return
+        for leftover in leftovers:
+            leftover.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise LedgerUnusable(
+            path, f"cannot be read ({error.strerror})", "check path, owner and rights"
+        ) from error
+    _log.warning(
+        "a backup was put in place: removed the write-ahead log of the ledger before it",
+        removed=[file.name for file in leftovers],
+    )
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from matcher import page
+from matcher.export import ExportError
 from reid.v1.query_pb2 import SightingFilter
 from tests.integration.matcher_rig import Box, Serving, record
 from tests.integration.test_matcher_security import process
@@ -117,12 +119,16 @@ def test_a_running_server_is_asked_corrected_and_exported(tmp_path: Path) -> Non
         (["who", "--server", "127.0.0.1:1"], 5, "nothing listens there"),
         (["who", "--server", "10.255.255.1:1"], 2, "--insecure"),
         (["who", "--server", "127.0.0.1:1", "--since", "yesterday"], 2, "ISO time"),
+        (["who", "--server", "127.0.0.1:1", "--since", "nand"], 2, "no age"),
+        (["who", "--server", "127.0.0.1:1", "--since", "1e30d"], 2, "no age"),
+        (["who", "--server", "127.0.0.1:1", "--until", "0001-01-01"], 2, "between 1970"),
         (["who", "--data-dir", "/nonexistent"], 5, "identities.db"),
         (["who", "--server", "x:1", "--data-dir", "y"], 2, "not both"),
         (["export", "out.csv"], 2, ".parquet or .jsonl"),
         (["backup", "x.db", "--data-dir", "/nonexistent"], 6, "does not exist"),
         (["serve", "--listen", "0.0.0.0:0"], 2, "edge-match certs"),
         (["serve", "--tls-ca", "x"], 2, "given together"),
+        (["serve", "--listen", "127.0.0.1:0", "--ready-file", "/absent/f"], 2, "does not exist"),
         (["--config", "/nonexistent.toml"], 2, "--config"),
         (["certs", "box", "b", "--site", "s", "--dir", "/nonexistent"], 2, "certs init"),
         (["nonsense"], 2, "nonsense"),
@@ -151,6 +157,11 @@ def test_a_damaged_ledger_ends_with_its_exit_code_and_the_cure(tmp_path: Path) -
 
     assert done.returncode == 6
     assert "backup" in done.stderr
+
+
+def test_a_page_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"absent/page.html: cannot be written \(No such file"):
+        page.write(tmp_path / "absent" / "page.html", "<html>")
 
 
 def test_the_configuration_can_be_shown(tmp_path: Path) -> None:

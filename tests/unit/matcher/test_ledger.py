@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from matcher.backup import backup
 from matcher.errors import LedgerUnusable
 from matcher.ledger import Ledger
 from matcher.log import LogReader
 from matcher.query import ReadPool
 from matcher.records import Row
-from matcher.schema import connect, truncate_wal
+from matcher.schema import RESTORED_GAP, connect, open_ledger, truncate_wal
 from reid.clock import SystemClock
 from tests.support.waiting import eventually
 
@@ -178,3 +179,71 @@ def test_an_answer_that_nobody_can_take_keeps_none_of_the_others_from_theirs(
 
     assert answers == ["second"]
     assert raised == ["ValueError('not this one')"]
+
+
+def test_a_backup_is_restored_although_the_log_of_the_ledger_before_lies_beside_it(
+    tmp_path: Path,
+) -> None:
+    async def work() -> None:
+        run, place, copy = tmp_path / "run", tmp_path / "place", tmp_path / "copy.db"
+        run.mkdir()
+        place.mkdir()
+        ledger = await opened(run)
+        await append(ledger, *[row(seq) for seq in range(1, 11)])
+        backup(run, copy)
+        await append(ledger, *[row(seq) for seq in range(11, 41)])
+        # What a matcher that was killed leaves, with the copy put in the place of the ledger alone.
+        (place / "ledger.db-wal").write_bytes((run / "ledger.db-wal").read_bytes())
+        (place / "ledger.db").write_bytes(copy.read_bytes())
+        ledger.close()
+
+        with contextlib.closing(open_ledger(place / "ledger.db")) as restored:
+            kept = restored.execute("SELECT count(*) FROM log").fetchone()[0]
+            given = restored.execute("SELECT seq FROM sqlite_sequence").fetchone()[0]
+
+        assert kept == 10
+        assert given == 10 + RESTORED_GAP
+
+    asyncio.run(work())
+
+
+def test_the_log_of_a_ledger_that_was_killed_is_played(
+    tmp_path: Path,
+) -> None:
+    async def work() -> None:
+        run, place = tmp_path / "run", tmp_path / "place"
+        run.mkdir()
+        place.mkdir()
+        ledger = await opened(run)
+        await append(ledger, *[row(seq) for seq in range(1, 11)])
+        for name in ("ledger.db", "ledger.db-wal"):
+            (place / name).write_bytes((run / name).read_bytes())
+        ledger.close()
+
+        with contextlib.closing(open_ledger(place / "ledger.db")) as again:
+            kept = again.execute("SELECT count(*) FROM log").fetchone()[0]
+
+        assert kept == 10
+
+    asyncio.run(work())
+
+
+def test_a_backup_is_never_written_over_the_ledger_or_a_folder(
+    tmp_path: Path,
+) -> None:
+    async def work() -> None:
+        ledger = await opened(tmp_path)
+        await append(ledger, row(1))
+        (tmp_path / "folder").mkdir()
+
+        with pytest.raises(LedgerUnusable, match="is the ledger itself"):
+            backup(tmp_path, tmp_path / "ledger.db")
+        with pytest.raises(LedgerUnusable, match="cannot be written"):
+            backup(tmp_path, tmp_path / "folder")
+        with pytest.raises(LedgerUnusable, match="cannot be written"):
+            backup(tmp_path, tmp_path / "absent" / "copy.db")
+
+        ledger.close()
+        assert not list(tmp_path.glob("*.part"))
+
+    asyncio.run(work())
