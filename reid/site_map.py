@@ -22,6 +22,7 @@ import io
 import os
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,17 @@ VERSION = 1
 MAX_MAP_BYTES = 16 * 1024 * 1024  # a map has some hundred kB; what is larger is none
 _REFIT = "fit it again: edge-models adapt --embeddings"
 _TINY = 1e-12
+# What numpy and zipfile give on bytes that are no map, or one of other shapes.
+_NO_MAP = (
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 HIGHEST_THRESHOLD = 0.98  # of a derived space: above it nothing would ever be joined
 
 
@@ -300,7 +312,7 @@ def decode(content: bytes, where: Path | str) -> SiteMap:
                 weight=arrays["weight"].astype(np.float32),
                 **layer,
             )
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _NO_MAP as error:
         raise ModelUnreadable(where, f"is no site map ({error})", _REFIT) from error
 
 

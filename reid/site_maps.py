@@ -20,6 +20,7 @@ from reid.site_map import MapCard, SiteMap, read_card, read_map, replace_file, w
 
 KEPT = 5
 CURRENT = "current"
+MOST_DIGITS = 9  # of a map's number; it grows by one a fit
 
 
 def folder_of(maps: Path, site: str) -> Path:
@@ -29,10 +30,14 @@ def folder_of(maps: Path, site: str) -> Path:
 
 
 def site_folders(maps: Path) -> dict[str, Path]:
-    """Site -> its folder below that of all, by name; none where that does not exist."""
+    """Site -> its folder below that of all, by name; none where that does not exist.
+
+    A folder that is not named as `folder_of` names one is of no site: a volume's own lost+found.
+    """
     if not maps.is_dir():
         return {}
-    return {unquote(path.name): path for path in sorted(maps.iterdir()) if path.is_dir()}
+    folders = {unquote(path.name): path for path in sorted(maps.iterdir()) if path.is_dir()}
+    return {site: path for site, path in folders.items() if path == folder_of(maps, site)}
 
 
 class SiteMaps:
@@ -50,7 +55,9 @@ class SiteMaps:
         if not self._folder.is_dir():
             return []
         return sorted(
-            int(path.stem) for path in self._folder.glob("*.toml") if path.stem.isdecimal()
+            int(path.stem)
+            for path in self._folder.glob("*.toml")
+            if path.stem.isdecimal() and len(path.stem) <= MOST_DIGITS
         )
 
     def current_number(self) -> int:
@@ -58,13 +65,16 @@ class SiteMaps:
 
         Raises:
             ModelUnreadable: the pointer holds no number.
+            OSError: it cannot be read.
         """
         pointer = self._folder / CURRENT
         try:
-            text = pointer.read_text(encoding="ascii").strip()
+            text = pointer.read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             return 0
-        if not text.isdecimal():
+        except IsADirectoryError as error:
+            raise ModelUnreadable(pointer, "is a folder, a file expected", "delete it") from error
+        if not text.isdecimal() or len(text) > MOST_DIGITS:
             raise ModelUnreadable(pointer, f"holds {text[:20]!r}, a number expected", "delete it")
         return int(text)
 
@@ -113,12 +123,17 @@ class SiteMaps:
         """Go back to the map before the one in use that was not itself rolled back.
 
         Returns its number, 0 for none. `use` takes up again what was rolled back.
+
+        Raises:
+            ModelError: that map is damaged; nothing changes, since nobody would take it up.
         """
         number = self.current_number()
-        if number:
-            replace_file(self._withdrawn(number), b"")
         earlier = [one for one in self.numbers() if one < number]
         before = max((one for one in earlier if not self._withdrawn(one).exists()), default=0)
+        if before:
+            self.read(before)
+        if number:
+            replace_file(self._withdrawn(number), b"")
         self._point(before)
         return before
 

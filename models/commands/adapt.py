@@ -211,7 +211,10 @@ def _roll_back(console: Console, maps: Path, site: str) -> None:
     try:
         number = maps_of(maps, site).roll_back()
     except ModelError as error:
-        _refuse(console, str(error), error, 3)
+        text = (
+            f"{error}; nothing was changed: edge-match maps use chooses another map, or none by 0"
+        )
+        _refuse(console, text, error, 3)
     now = f"map {number}" if number else "no map: vectors stay as they are"
     console.print(f"{site}: in use is {now}", highlight=False, markup=False)
 

@@ -109,6 +109,32 @@ def test_a_torn_map_of_one_site_does_not_keep_anothers_out(tmp_path: Path) -> No
     assert list(problems) == ["gate"] and "1.npz" in problems["gate"]
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"two", b"", b"9" * 5000, None])
+def test_a_pointer_that_holds_no_number_is_said_and_the_map_stays(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    published = publish(tmp_path)
+    pointer = folder_of(tmp_path, "site") / "current"
+    pointer.unlink()
+    if content is None:
+        pointer.mkdir()
+    else:
+        pointer.write_bytes(content)
+
+    changes, problems = MapFolder(tmp_path).changes({"site": published})
+
+    assert changes == []
+    assert str(pointer) in problems["site"] and "delete it" in problems["site"]
+
+
+def test_a_volumes_own_folder_is_of_no_site(tmp_path: Path) -> None:
+    for name in ("lost+found", ".snapshots"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "current").write_text("rubbish")
+
+    assert MapFolder(tmp_path).changes({}) == ([], {})
+
+
 def test_maps_in_force_stay_where_their_folder_is_gone(tmp_path: Path) -> None:
     in_force = {"site": publish(tmp_path)}
 

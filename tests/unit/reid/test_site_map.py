@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,27 @@ def test_bytes_that_are_no_map_are_refused() -> None:
             decode(content, "x.npz")
 
 
+@pytest.mark.parametrize("name", ["mean", "scale", "weight", "cameras", "version"])
+def test_arrays_of_other_shapes_are_refused(name: str) -> None:
+    arrays = dict(np.load(io.BytesIO(encode(made()))))
+    arrays[name] = np.array(3.0) if name != "version" else np.zeros(3)
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+
+    with pytest.raises(ModelUnreadable):
+        decode(file.getvalue(), "x.npz")
+
+
+def test_a_file_whose_packing_is_damaged_is_refused() -> None:
+    packed = io.BytesIO()
+    np.savez_compressed(packed, version=np.array(1), mean=np.zeros((90, 90)))
+    content = bytearray(packed.getvalue())
+    content[200:300] = bytes(100)
+
+    with pytest.raises(ModelUnreadable):
+        decode(bytes(content), "x.npz")
+
+
 def test_numbers_that_cannot_be_divided_by_are_refused() -> None:
     good = made()
     with pytest.raises(ValueError, match="scale"):
@@ -159,6 +181,19 @@ def test_a_map_that_was_rolled_back_is_not_gone_back_to_until_it_is_asked_for(
     to_two = maps.roll_back()
 
     assert (past_two, to_two) == (1, 2)
+
+
+def test_a_rollback_to_a_damaged_map_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    maps = SiteMaps(tmp_path)
+    for number in (1, 2):
+        maps.publish(number, made(number), card(made(number), number))
+    (tmp_path / "1.npz").write_bytes(b"torn")
+
+    with pytest.raises(CardMismatch):
+        maps.roll_back()
+
+    assert maps.current_number() == 2
+    assert not (tmp_path / "2.withdrawn").exists()
 
 
 def test_only_some_old_maps_are_kept(tmp_path: Path) -> None:
