@@ -13,7 +13,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 Polygon = tuple[tuple[float, float], ...]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Seconds = Annotated[float, Field(gt=0.0)]
+LONGEST_S = 3.2e9  # a century: longer does not fit into nanoseconds of 64 bits
+Seconds = Annotated[float, Field(gt=0.0, le=LONGEST_S)]
 
 
 class Section(BaseModel):
@@ -147,7 +148,7 @@ class EmbedConfig(Section):
 
     model: str = Field("default", description="Name of a card in the models folder, or a file.")
     max_batch: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Crops in one run.")
-    overlap_s: Annotated[float, Field(ge=0.0)] = Field(
+    overlap_s: Annotated[float, Field(ge=0.0, le=LONGEST_S)] = Field(
         86400.0,
         description="How long the old embedder runs beside one of another space, so that "
         "identities bridge; raising it costs crops, 0 ends the old one at once.",

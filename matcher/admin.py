@@ -17,6 +17,7 @@ import structlog
 from matcher.associate.live import split_identity_id
 from matcher.associate.model import Associator
 from matcher.associate.worker import AssociationWorker
+from matcher.config import LONGEST_S
 from matcher.errors import MatcherError
 from matcher.ingest import IngestService
 from matcher.ledger import Ledger
@@ -148,9 +149,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.SetRetentionResponse:
         """See proto."""
         peer = await require_admin(context)
-        if not (request.ledger_s >= 0 and request.identity_s >= 0):
+        if not all(0 <= age <= LONGEST_S for age in (request.ledger_s, request.identity_s)):
             await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, "ages are seconds above 0; 0 leaves one as it is"
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"ages are seconds above 0, at most {LONGEST_S:g} (a century); 0 leaves one as it "
+                "is",
             )
         old = self._retention.of(request.site)
         if not request.ledger_s and not request.identity_s:

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from matcher.config import LONGEST_S
 from matcher.settings import SettingsError
 from reid.tls import TlsFiles
 
@@ -109,7 +110,6 @@ def filter_of(site: str, cameras: list[str] | None, since: str, until: str) -> S
     )
 
 
-_LONGEST_S = 1e9  # thirty years; what is older than 1970 cannot be told on the wire
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -119,7 +119,7 @@ def seconds(text: str) -> float:
         age = float(text[:-1]) * _UNITS[text[-1:]]
     except (ValueError, KeyError):
         age = math.nan
-    if not 0.0 <= age <= _LONGEST_S:
+    if not 0.0 <= age <= LONGEST_S:
         raise SettingsError(f"{text!r} is no age; write 90s, 15m, 2h or 30d")
     return age
 
@@ -129,7 +129,7 @@ def instant(flag: str, text: str) -> int:
     if not text:
         return 0
     if text[-1:] in _UNITS and "T" not in text and ":" not in text:
-        return time.time_ns() - round(seconds(text) * 1e9)
+        return max(1, time.time_ns() - round(seconds(text) * 1e9))
     try:
         moment = datetime.datetime.fromisoformat(text)
     except ValueError as error:

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from matcher.records import Room
 from reid.limits import CAMERAS, WINDOW_SIGHTINGS
 
-Seconds = Annotated[float, Field(gt=0.0)]
+LONGEST_S = 3.2e9  # a century: longer does not fit into nanoseconds of 64 bits
+Seconds = Annotated[float, Field(gt=0.0, le=LONGEST_S)]
 DAY_S = 86400.0
 
 
@@ -103,7 +104,6 @@ class RetentionConfig(Section):
 class AssociationConfig(Section):
     """How tracklets become identities."""
 
-    enabled: bool = Field(True, description="Off: the server only keeps the ledger.")
     thresholds: dict[str, Annotated[float, Field(gt=-1, lt=1)]] = Field(
         default_factory=dict,
         description="Cosine similarity at which two tracklets are one person, by space_id; raising "
@@ -136,7 +136,7 @@ class MatcherConfig(Section):
     log: Literal["text", "json"] = Field("text", description="Form of the log on stderr.")
     shutdown_s: Seconds = Field(10.0, description="Longest time to drain after SIGTERM.")
     retry_after_s: Seconds = Field(2.0, description="What boxes are told to wait at shutdown.")
-    lock_wait_s: Annotated[float, Field(ge=0)] = Field(
+    lock_wait_s: Annotated[float, Field(ge=0, le=LONGEST_S)] = Field(
         10.0, description="How long to wait for a draining predecessor on the same folder."
     )
     maps: Path | None = Field(

@@ -12,11 +12,25 @@ import os
 from pathlib import Path
 from typing import Any
 
-from matcher.errors import LedgerUnusable
+from matcher.errors import LedgerUnusable, StorageFailed
 
 
 def remember(path: Path, entry: dict[str, Any]) -> None:
-    """Add an entry, durably."""
+    """Add an entry, durably.
+
+    Raises:
+        StorageFailed: it cannot be written; nothing may be deleted then.
+    """
+    try:
+        _append(path, entry)
+    except OSError as error:
+        raise StorageFailed(
+            f"{path}: cannot be written ({error.strerror}); nothing was forgotten; make room or "
+            "check its rights, and ask again"
+        ) from error
+
+
+def _append(path: Path, entry: dict[str, Any]) -> None:
     new = not path.exists()
     with path.open("ab") as file:
         if not new:

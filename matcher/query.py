@@ -33,6 +33,7 @@ PAGE, MOST = 100, 1000
 HITS = 20
 READ = 200  # entries of one read of a followed stream
 INTERRUPT_S = 0.2  # what a read may still take at the end before it is interrupted
+LAST_POSITION = (1 << 63) - 1  # of SQLite
 FOLLOW_S = 5.0  # a followed stream looks at least so often, in case a wake-up was missed
 
 
@@ -208,7 +209,7 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
     ) -> AsyncIterator[query_pb2.ReadSightingsResponse]:
         """See proto."""
         scope = await require_query(context, request.site)
-        position = request.after_position
+        position = min(request.after_position, LAST_POSITION)
         seen = self._committed.count
         while not self._stopping.is_set():
             entries = await self._pool.log(
@@ -240,7 +241,7 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
     ) -> AsyncIterator[query_pb2.WatchResponse]:
         """See proto."""
         scope = await require_query(context, request.site)
-        position = request.after_position
+        position = min(request.after_position, LAST_POSITION)
         if request.from_now:
             position = await self._pool.views(lambda views: views.last_event())
         await context.send_initial_metadata(())  # from here on nothing is missed: say so
@@ -330,8 +331,11 @@ async def _page(context: Any, token: str, kind: Callable[[str], Any]) -> Any:
         return None
     first, _, second = token.partition(":")
     try:
-        return int(first), kind(second)
+        page = int(first), kind(second)
+        if all(abs(one) <= LAST_POSITION for one in page if isinstance(one, int)):
+            return page
     except ValueError:
-        await context.abort(
-            grpc.StatusCode.INVALID_ARGUMENT, "page_token: not one that this server gave"
-        )
+        pass
+    await context.abort(
+        grpc.StatusCode.INVALID_ARGUMENT, "page_token: not one that this server gave"
+    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from matcher.config import LONGEST_S
 from matcher.errors import MatcherError
 from matcher.ledger import Ledger
 from matcher.schema import EntryKind
@@ -53,7 +54,7 @@ class RetentionBook:
 
     def ledger_ns(self, site: str) -> int:
         """Age at which a site's sightings are deleted, nanoseconds."""
-        return round(self.of(site).ledger_s * 1e9)
+        return round(min(self.of(site).ledger_s, LONGEST_S) * 1e9)
 
 
 class RetentionSweep:

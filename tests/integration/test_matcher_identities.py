@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import secrets
 import sqlite3
 import threading
@@ -473,6 +474,18 @@ def test_retention_really_deletes_and_receipts_stay(tmp_path: Path) -> None:
 
         assert [one.record.key.seq for one in client.read()] == [2]
         assert [one.tracklet_id for one in client.tracklets(SightingFilter())] == [f"{writer}/2"]
+
+
+def test_ages_and_positions_that_no_clock_or_file_can_hold_stop_nobody(tmp_path: Path) -> None:
+    writer = secrets.token_hex(16)
+    settings = {**SETTINGS, "retention": {"sweep_s": 0.05}}
+    with Serving(tmp_path, **settings) as serving, MatcherClient(serving.address) as client:
+        deliver(serving, record(writer, 1, person=1))
+        for age in (math.inf, math.nan, 1e12, -1.0):
+            with pytest.raises(Refused, match="at most"):
+                client.set_retention("site", ledger_s=age)
+        assert list(client.read(after_position=2**64 - 1)) == []
+        assert len(list(client.read())) == 1
 
 
 def test_calibration_shows_what_is_certain_without_labels(tmp_path: Path) -> None:

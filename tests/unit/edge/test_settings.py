@@ -69,6 +69,12 @@ def test_a_bad_flag_value_names_the_flag() -> None:
         load(flags={("fps",): (0, "--fps")}, environ={}, file=None)
 
 
+@pytest.mark.parametrize("span", ["inf", "1e30", "nan", "0"])
+def test_a_span_of_time_that_no_clock_counts_is_refused(span: str) -> None:
+    with pytest.raises(SettingsError, match="EDGE_SPOOL__ACKED_KEEP_S"):
+        load(flags={}, environ={"EDGE_SPOOL__ACKED_KEEP_S": span}, file=None)
+
+
 def test_an_unknown_environment_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(SettingsError, match="EDGE_TRACK__ENDS; did you mean 'EDGE_TRACK__END_S'"):
         load(flags={}, environ={"EDGE_TRACK__ENDS": "1"}, file=None)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from matcher.backup import backup
-from matcher.errors import LedgerUnusable
+from matcher.errors import LedgerUnusable, StorageFailed
 from matcher.ledger import Ledger
 from matcher.log import LogReader
 from matcher.query import ReadPool
@@ -245,5 +245,25 @@ def test_a_backup_is_never_written_over_the_ledger_or_a_folder(
 
         ledger.close()
         assert not list(tmp_path.glob("*.part"))
+
+    asyncio.run(work())
+
+
+def test_a_forget_that_cannot_be_written_down_deletes_nothing_and_the_ledger_goes_on(
+    tmp_path: Path,
+) -> None:
+    async def work() -> None:
+        ledger = await opened(tmp_path)
+        await append(ledger, row(1))
+        (tmp_path / "forgotten.jsonl").mkdir()  # what refuses every write
+        entry = {"site": "site", "identity_id": "x", "tracklet_ids": [f"{WRITER}/1"]}
+
+        with pytest.raises(StorageFailed, match=r"forgotten\.jsonl: cannot be written"):
+            await ledger.run(lambda store: ledger.remember_forgotten(entry), deletes=True)
+        await append(ledger, row(2))
+
+        assert ledger.fault is None
+        ledger.close()
+        assert ledger.committed_rows == 2
 
     asyncio.run(work())

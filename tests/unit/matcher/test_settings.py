@@ -45,6 +45,9 @@ def test_flags_beat_environment_beat_file_beat_defaults(tmp_path: Path) -> None:
         ("[limits]\nsightings_per_s = 5\n", ["limits", "below 16"]),
         ("[tls]\nca = 'x'\n", ["tls", "only ca is"]),
         ("shutdown_s = -1\n", ["m.toml:1", "shutdown_s", "-1"]),
+        ("[retention]\nledger_s = inf\n", ["m.toml:2", "ledger_s", "less than or equal"]),
+        ("[retention]\nledger_s = 1e12\n", ["m.toml:2", "ledger_s", "less than or equal"]),
+        ("[association]\nenabled = false\n", ["m.toml:2", "enabled"]),
         ("listen = [\n", ["m.toml", "not TOML"]),
     ],
 )
