@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from models.download import Progress, fetch
-from reid.card import Card, card_from, card_path, sha256_of, write_card
-from reid.model_errors import CardInvalid
+from reid.card import Card, card_from, card_path, read_card, sha256_of, write_card
+from reid.model_errors import CardInvalid, ModelError
 
 BY_HAND = "pull it with --mirror URL_OR_FOLDER, or put the file into the models folder"
 
@@ -73,15 +74,27 @@ def read_catalogue(path: Path | None = None) -> tuple[Entry, ...]:
         fields = tomllib.loads(where.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise CardInvalid(where, f"is not TOML ({error})", "mend the catalogue") from error
-    found = []
-    for entry in fields.get("model", []):
-        urls = entry.get("urls", [])
-        if not all(
-            isinstance(url, str) and url.startswith(("https://", "http://")) for url in urls
-        ):
-            raise CardInvalid(where, f"urls {urls} are not all http(s)", "mend the catalogue")
-        found.append(Entry(card_from(entry.get("card", {}), where), tuple(urls)))
+    listed = fields.get("model", [])
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise CardInvalid(where, "has no tables [[model]]", "mend the catalogue")
+    found = [_entry(one, where) for one in listed]
+    names = [entry.card.name for entry in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise CardInvalid(where, f"has {name} more than once", "mend the catalogue")
     return tuple(found)
+
+
+def _entry(fields: dict[str, Any], where: Path) -> Entry:
+    urls = fields.get("urls", [])
+    if not isinstance(urls, list) or not all(
+        isinstance(url, str) and url.startswith(("https://", "http://")) for url in urls
+    ):
+        raise CardInvalid(where, f"urls {urls} are not all http(s)", "mend the catalogue")
+    card = card_from(fields.get("card", {}), where)
+    if not card.file.endswith(".onnx"):  # no box would find it, and .toml is its card's own name
+        raise CardInvalid(where, f"{card.name}: file {card.file} is no .onnx", "mend the catalogue")
+    return Entry(card, tuple(urls))
 
 
 def find_entry(name: str, entries: Sequence[Entry]) -> Entry:
@@ -123,14 +136,15 @@ def pull(
     Raises:
         NoAddress: no place is known; nothing was asked.
         LicenceNotAccepted: `accept` said no; nothing was fetched.
-        FileInTheWay: another file of that name lies there.
+        FileInTheWay: another file of that name lies there, or a card of another.
         DownloadError: no place gave the file.
         OSError: the folder cannot be written.
     """
     card = entry.card
     target = folder / card.file
+    _refuse_other_card(card, card_path(target))
     if target.exists():
-        if sha256_of(target.read_bytes()) != card.sha256:
+        if not target.is_file() or sha256_of(target.read_bytes()) != card.sha256:
             raise FileInTheWay(
                 card.name, f"{target} is another file", "move it away or choose another folder"
             )
@@ -158,6 +172,19 @@ def pull(
     if not card_path(target).exists():
         write_card(card, card_path(target))
     return target
+
+
+def _refuse_other_card(card: Card, beside: Path) -> None:
+    """A box reads the card that lies there, and would refuse the file by it."""
+    if not beside.exists():
+        return
+    cure = "move it away or choose another folder"
+    try:
+        other = read_card(beside)
+    except ModelError as error:
+        raise FileInTheWay(card.name, f"{beside} lies there and is no card", cure) from error
+    if other.sha256 != card.sha256:
+        raise FileInTheWay(card.name, f"{beside} is the card of another file", cure)
 
 
 def _in_mirror(mirror: str, file: str) -> str:

@@ -13,6 +13,7 @@ Threads: any; one download of a file at a time.
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import http.client
 import os
@@ -31,6 +32,7 @@ Progress = Callable[[int, int], None]  # bytes so far, bytes in all
 CHUNK = 64 * 1024
 ATTEMPTS = 3  # per place; each goes on where the last one was cut
 LEAST_BYTES_PER_S = 4096.0  # a place slower than this for the whole file is no place
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _AGENT = "edge-models"
 
 
@@ -84,7 +86,7 @@ def fetch(
 
     Raises:
         DownloadError: no place gave it.
-        OSError: the target's folder cannot be written.
+        OSError: the target's folder cannot be written, or is full; what came stays for later.
     """
     part = target.with_name(f".{target.name}.part")
     told = progress or (lambda done, total: None)
@@ -135,6 +137,7 @@ def _download(url: str, part: Path, size: int, timeout_s: float, told: Progress)
             raise _PlaceFailed("does not hold what an earlier transfer began", cut=True) from error
         raise _PlaceFailed(f"answers {error.code} {error.reason}") from error
     except (http.client.HTTPException, OSError, ValueError) as error:
+        _raise_if_ours(error, part)
         reason = getattr(error, "reason", None) or error
         raise _PlaceFailed(f"{type(error).__name__}: {reason}", cut=part.exists()) from error
 
@@ -213,8 +216,15 @@ def _copy(place: Path, name: str, part: Path, size: int, told: Progress) -> None
             write.flush()
             os.fsync(write.fileno())
     except OSError as error:
+        _raise_if_ours(error, part)
         raise _PlaceFailed(f"{error.strerror or error}") from error
     told(size, size)
+
+
+def _raise_if_ours(error: Exception, part: Path) -> None:
+    """Raise what is wrong with our own folder; no place is to blame, and no other would help."""
+    if isinstance(error, OSError) and (error.errno in _FULL or error.filename == str(part)):
+        raise OSError(error.errno, error.strerror, str(part.parent)) from error
 
 
 def _verify(part: Path, sha256: str, size: int, *, resumed: bool) -> None:

@@ -92,7 +92,7 @@ def onnx_target(out: Path) -> None:
 
 
 def _cure(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "make room there"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "check its rights"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reid.logs import mask
+
 if TYPE_CHECKING:
     from reid.card import Card
 
@@ -33,7 +35,9 @@ def pull(
     catalogue: Annotated[
         Path | None, typer.Option(help="A catalogue of your own instead of the packaged one.")
     ] = None,
-    timeout_s: Annotated[float, typer.Option(help="Longest silence of a mirror.")] = 20.0,
+    timeout_s: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Longest silence of a mirror.")
+    ] = 20.0,
 ) -> None:
     """Show the licence, fetch, check length and sha256, write the card."""
     from rich.console import Console
@@ -73,9 +77,22 @@ def pull(
 
 
 def _address(text: str) -> str:
-    if not text.startswith("@"):
-        return text
-    return Path(text[1:]).read_text(encoding="utf-8", errors="replace").strip()
+    """What to ask: http(s)://… or a folder.
+
+    Raises:
+        typer.BadParameter: neither.
+        OSError: its file cannot be read.
+    """
+    found, said = text, mask(text)
+    if text.startswith("@"):
+        found = Path(text[1:]).read_text(encoding="utf-8", errors="replace").strip()
+        said = f"the text of {text[1:]}"  # it may hold a password
+    scheme, colon, _ = found.partition("://")
+    if not found or (colon and scheme not in ("http", "https")):
+        raise typer.BadParameter(
+            f"{said!r} is neither http://… nor https://… nor a folder", param_hint="--mirror"
+        )
+    return found
 
 
 def _accepted(card: Card) -> bool:

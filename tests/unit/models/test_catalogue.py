@@ -31,7 +31,7 @@ from models.catalogue import (
 from models.cli import app
 from models.download import DownloadError, fetch
 from reid import toml
-from reid.card import read_card
+from reid.card import card_text, read_card
 from reid.model_errors import CardInvalid
 from tests.conftest import ROOT
 from tests.unit.edge.tiny_models import embedder_card, mean_embedder
@@ -425,6 +425,79 @@ def test_another_file_of_that_name_is_not_overwritten(entry: Entry, tmp_path: Pa
     assert (tmp_path / "m.onnx").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("held", ["of another", "rubbish ["])
+def test_a_card_of_another_file_is_in_the_way_before_anything_is_fetched(
+    held: str, mirror: Start, entry: Entry, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    if held == "of another":
+        held = card_text(entry.card.model_copy(update={"sha256": "0" * 64}))
+    (folder / "m.toml").write_text(held)
+    server = mirror(whole(b""))
+
+    with pytest.raises(FileInTheWay, match=r"m\.toml .*move it away"):
+        pulled(entry, folder, server.url)
+
+    assert server.ranges == []
+    assert [path.name for path in folder.iterdir()] == ["m.toml"]
+
+
+def test_a_card_of_the_same_file_is_kept_as_the_operator_wrote_it(
+    entry: Entry, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "m.toml").write_text(card_text(entry.card.model_copy(update={"notes": "mine"})))
+
+    pulled(entry, folder, str(tmp_path / "made"))
+
+    assert read_card(folder / "m.toml").notes == "mine"
+
+
+def test_a_folder_in_the_place_of_the_file_is_said(entry: Entry, tmp_path: Path) -> None:
+    (tmp_path / "models" / "m.onnx").mkdir(parents=True)
+
+    with pytest.raises(FileInTheWay):
+        pulled(entry, tmp_path / "models", str(tmp_path / "made"))
+
+
+@pytest.mark.parametrize("by", ["http", "folder"])
+def test_a_full_disk_is_said_as_that_and_asks_no_other_place(
+    by: str, mirror: Start, entry: Entry, content: bytes, tmp_path: Path
+) -> None:
+    server = mirror(whole(content))
+    place = server.url if by == "http" else str(tmp_path / "made")
+    catalogue = tmp_path / "catalogue.toml"
+    card = entry.card.model_dump(exclude_none=True, exclude_unset=True)
+    catalogue.write_text(toml.dumps({"model": [{"urls": [], "card": card}]}))
+    command = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(content) // 2}, -1));"
+        "from models.cli import main; main()"
+    )
+
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", command, "pull", "public", "--yes"),
+            *("--catalogue", str(catalogue), "--models-dir", str(tmp_path / "m")),
+            *("--mirror", place, "--mirror", str(tmp_path / "elsewhere")),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+        check=False,
+    )
+    later = pulled(entry, tmp_path / "m", place)
+
+    assert done.returncode == 2
+    assert f"{tmp_path / 'm'}: File too large; make room there" in done.stderr
+    assert "elsewhere" not in done.stderr
+    assert len(server.ranges) == (2 if by == "http" else 0)
+    assert later.read_bytes() == content
+
+
 def test_a_file_that_is_there_is_not_fetched_again(
     mirror: Start, entry: Entry, content: bytes, tmp_path: Path
 ) -> None:
@@ -459,13 +532,61 @@ def test_the_packaged_catalogue_is_whole() -> None:
         find_entry("yolo99", entries)
 
 
-@pytest.mark.parametrize("text", ["= =", '[[model]]\nurls = ["ftp://x"]', "[[model]]\nurls = []"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "= =",
+        '[[model]]\nurls = ["ftp://x"]',
+        "[[model]]\nurls = []",
+        "model = 5",
+        'model = "x"',
+        "model = [1]",
+        "[model]\nurls = []",
+        "[[model]]\nurls = 5",
+        '[[model]]\nurls = "https://x"',
+        "[[model]]\nurls = []\ncard = 5",
+    ],
+)
 def test_a_catalogue_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "catalogue.toml"
     path.write_text(text)
 
     with pytest.raises(CardInvalid):
         read_catalogue(path)
+
+
+@pytest.mark.parametrize("file", ["m.toml", "current.toml", "m.pth", "m", "m.ONNX"])
+def test_a_catalogue_of_files_that_no_box_finds_is_refused(
+    file: str, entry: Entry, tmp_path: Path
+) -> None:
+    card = entry.card.model_dump(exclude_none=True, exclude_unset=True)
+    path = tmp_path / "catalogue.toml"
+    path.write_text(toml.dumps({"model": [{"urls": [], "card": card | {"file": file}}]}))
+
+    with pytest.raises(CardInvalid, match=r"is no \.onnx"):
+        read_catalogue(path)
+
+
+def test_a_catalogue_with_a_name_twice_is_refused(entry: Entry, tmp_path: Path) -> None:
+    card = entry.card.model_dump(exclude_none=True, exclude_unset=True)
+    path = tmp_path / "catalogue.toml"
+    path.write_text(toml.dumps({"model": [{"urls": [], "card": card}] * 2}))
+
+    with pytest.raises(CardInvalid, match="public more than once"):
+        read_catalogue(path)
+
+
+@pytest.mark.parametrize("given", ["", "ftp://u:secret@host/x", "file:///tmp", "@{file}"])
+def test_a_mirror_that_is_none_is_refused(given: str, tmp_path: Path) -> None:
+    (tmp_path / "address").write_text(" \n")
+    mirror = given.format(file=tmp_path / "address")
+
+    result = CliRunner().invoke(
+        app, ["pull", "yolox-nano", "--models-dir", str(tmp_path), "--yes", "--mirror", mirror]
+    )
+
+    assert result.exit_code == 2
+    assert "neither http://" in result.stderr and "secret" not in result.stderr
 
 
 def test_an_empty_list_of_places_says_so(tmp_path: Path) -> None:
