@@ -102,7 +102,7 @@ def _try_matcher(address: str, config: Config) -> str:
         host, port = parse_address(address, what="matcher")
         with socket.create_connection((host, port), _CONNECT_TIMEOUT_S):
             pass
-    except (WebError, OSError) as error:
+    except (WebError, OSError, UnicodeError) as error:  # a name with an empty or too long label
         return f"matcher {address}: does not answer ({error}); {spools}"
     refused = diagnose(address, files, timeout_s=_CONNECT_TIMEOUT_S)
     if refused is not None:

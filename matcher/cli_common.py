@@ -70,7 +70,12 @@ def tls_files(
 def connected(server: str | None, tls: TlsFiles | None, insecure: bool) -> Iterator[MatcherClient]:
     """A connection, closed at the end."""
     from matcher.client import MatcherClient
+    from reid.web import WebError, parse_address  # imported late: it brings a web server
 
+    try:
+        parse_address(server or DEFAULT_SERVER, what="--server")
+    except WebError as error:
+        raise SettingsError(str(error)) from error
     client = MatcherClient(server or DEFAULT_SERVER, tls=tls, insecure=insecure)
     try:
         yield client

@@ -25,7 +25,7 @@ from urllib.parse import unquote
 
 import grpc
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from reid.peer import Peer, peer_from_uris
@@ -180,7 +180,7 @@ def load(files: TlsFiles, *, now: datetime.datetime | None = None) -> Bundle:
         raise _unreadable(files.cert, "no certificate in PEM form") from error
     try:
         private = serialization.load_pem_private_key(key, password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise _unreadable(files.key, "no private key in PEM form without a password") from error
     spki = serialization.PublicFormat.SubjectPublicKeyInfo
     der = serialization.Encoding.DER

@@ -41,6 +41,8 @@ def diagnose(address: str, files: TlsFiles | None, *, timeout_s: float = 5.0) ->
         return f"{address}: no answer within {timeout_s:g} s; check network and firewall"
     except OSError as error:
         return f"{address}: {error.strerror or error}"
+    except (ValueError, OverflowError):  # a label that is empty or too long, a port that is none
+        return f"{address}: no HOST:PORT that can be looked up; check it for spelling"
 
 
 def _shake(

@@ -187,6 +187,12 @@ class AvSource:
             found = ", ".join(sorted(kinds)) or "nothing"
             raise SourceNotVideoError(self._config.url, f"it holds no video, only {found}")
         stream = container.streams.video[0]
+        if stream.codec_context is None:  # which PyAV's types do not tell
+            raise SourceNotVideoError(
+                self._config.url,
+                "its video is in a form that cannot be decoded here",
+                "set it to H.264, H.265 or motion JPEG",
+            )
         stream.codec_context.thread_count = LIVE_THREADS if self.live else FILE_THREADS
         stream.codec_context.thread_type = "SLICE" if self.live else "AUTO"
         rate = stream.average_rate or stream.guessed_rate

@@ -118,6 +118,8 @@ def test_a_running_server_is_asked_corrected_and_exported(tmp_path: Path) -> Non
     [
         (["who", "--server", "127.0.0.1:1"], 5, "nothing listens there"),
         (["who", "--server", "10.255.255.1:1"], 2, "--insecure"),
+        (["who", "--server", "localhost"], 2, "not HOST:PORT"),
+        (["who", "--server", "a..b:7443", "--insecure"], 5, "check it for spelling"),
         (["who", "--server", "127.0.0.1:1", "--since", "yesterday"], 2, "ISO time"),
         (["who", "--server", "127.0.0.1:1", "--since", "nand"], 2, "no age"),
         (["who", "--server", "127.0.0.1:1", "--since", "1e30d"], 2, "no age"),

@@ -143,6 +143,18 @@ def test_a_file_of_sound_says_what_it_holds(tmp_path: Path) -> None:
     assert "it holds no video, only audio" in str(error)
 
 
+def test_a_video_that_no_decoder_knows_is_a_fault_of_the_source(tmp_path: Path) -> None:
+    content = write_clip(tmp_path / "known.mp4", frames=5).read_bytes()
+    file = tmp_path / "unknown.mp4"
+    file.write_bytes(content.replace(b"avc1", b"zzzz").replace(b"iso2zzzz", b"iso2avc1"))
+
+    readings, error = read_all(file)
+
+    assert readings == []
+    assert isinstance(error, SourceNotVideoError)
+    assert "cannot be decoded here; set it to H.264" in str(error)
+
+
 def test_a_missing_file_says_from_where_it_was_looked_for(tmp_path: Path) -> None:
     _, error = read_all("nowhere/clip.mp4")
 

@@ -194,6 +194,13 @@ def test_two_cas_in_one_file_are_both_trusted_so_that_a_ca_can_be_changed(
     assert load(TlsFiles(both, files.cert, files.key)).peer.edge_id == "box.1"
 
 
+@pytest.mark.parametrize("address", ["center..example:7443", f"{'x' * 70}:7443", "127.0.0.1"])
+def test_an_address_that_cannot_be_looked_up_is_said(address: str) -> None:
+    assert diagnose(address, None) == (
+        f"{address}: no HOST:PORT that can be looked up; check it for spelling"
+    )
+
+
 def test_diagnosis_names_what_is_wrong_with_the_way(folder: Path, tmp_path: Path) -> None:
     import socket
 
