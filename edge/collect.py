@@ -5,7 +5,7 @@ Promise: only what was embedded is kept, as JPEG, in a folder of the owner's alo
 together: the folder's own count of them goes on after a restart, a run that was killed counts up to
 a minute too much, and a count that cannot be read counts as spent. Crops are deleted once they are
 older than keep_hours, and none is written while max_bytes of .jpg are in the folder. Files that are
-not named as crops are never deleted.
+not named as crops are never deleted, and a folder that others use is refused, not closed to them.
 Full or failing: a crop that cannot be written is counted, `problem` says why, and the box goes on;
 so it does where one cannot be deleted, which is said until the next look.
 Threads: `put` from the inference thread, never waits; files are written by one thread of its own.
@@ -21,6 +21,7 @@ import math
 import os
 import queue
 import re
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -37,6 +38,7 @@ SWEEP_S = 60.0
 COUNT = "collected_seconds.txt"
 _QUALITY = 92  # JPEG; what training sees after scaling differs little from the crop
 _HOUR_S = 3600.0
+_VOLUME = "lost+found"  # lies in every new volume
 # The folder may have been the owner's before: what deletes looks twice.
 _OURS = re.compile(r"\d{7,}_c\d+_\d{6,}\.jpg(\.part)?")
 
@@ -101,6 +103,7 @@ class Collector:
         """
         self._began_s = self._now_s()
         try:
+            self._refuse_others_folder()
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._folder.chmod(0o700)
             self._earlier_s = self._counted_s()
@@ -114,6 +117,26 @@ class Collector:
         self._start = str(round(self._wall_s() * 1000))
         self.sweep()
         self._thread.start()
+
+    def _refuse_others_folder(self) -> None:
+        """A folder that others use is not closed to them, which /tmp or a home would not survive.
+
+        Raises:
+            CollectError: others may enter it, and it holds what is not of an earlier run.
+        """
+        if not self._folder.is_dir() or self.count_file.exists():
+            return
+        mode = self._folder.stat().st_mode
+        held = [
+            path
+            for path in self._folder.iterdir()
+            if path.name != _VOLUME and not _OURS.fullmatch(path.name)
+        ]
+        if mode & stat.S_ISVTX or (held and mode & 0o077):
+            raise CollectError(
+                f"--collect {self._folder}: others may enter it and it is not empty; give a folder "
+                "of its own, or close it to others yourself (chmod 700)"
+            )
 
     @property
     def over(self) -> bool:

@@ -28,7 +28,7 @@ def test_crops_are_kept_only_where_asked_for_and_every_such_start_says_so(
     tmp_path: Path, models: Path, film: Path
 ) -> None:
     crops = tmp_path / "crops"
-    crops.mkdir()
+    crops.mkdir(mode=0o700)
     old, theirs = crops / "1795288623332000001_c1_000002.jpg", crops / "holiday.jpg"
     for path in (old, theirs):
         path.write_bytes(b"x")

@@ -162,7 +162,7 @@ def test_a_count_that_cannot_be_written_is_said(
 
 def test_pictures_that_are_not_its_own_are_never_deleted(tmp_path: Path) -> None:
     folder = tmp_path / "crops"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     mine, torn, theirs, market = (
         folder / name
         for name in (
@@ -223,6 +223,33 @@ def test_a_full_disk_is_counted_and_said_and_over_when_there_is_room(
     assert "No space left" in said and "1 crops lost" in said
     assert kept.written == 1
     assert kept.problem == ""
+
+
+@pytest.mark.parametrize(("mode", "holds"), [(0o755, "notes.txt"), (0o1777, "")])
+def test_a_folder_that_others_use_is_refused_and_left_as_it_is(
+    mode: int, holds: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    if holds:
+        (folder / holds).write_text("mine")
+    folder.chmod(mode)
+
+    with pytest.raises(CollectError, match="chmod 700"):
+        collector(folder)
+
+    assert stat.S_IMODE(folder.stat().st_mode) == mode
+    assert [path.name for path in folder.iterdir()] == ([holds] if holds else [])
+
+
+def test_an_empty_volume_is_closed_to_others_and_used(tmp_path: Path) -> None:
+    folder = tmp_path / "volume"
+    (folder / "lost+found").mkdir(parents=True)
+    folder.chmod(0o755)
+
+    collector(folder).stop()
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_a_folder_that_cannot_be_made_is_refused_with_its_name(tmp_path: Path) -> None:
