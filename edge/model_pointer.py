@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import get_args
 
 from reid import toml
-from reid.card import Kind
+from reid.card import MAX_CARD_BYTES, Kind
 from reid.model_errors import CardInvalid
 
 POINTER = "current.toml"
@@ -67,10 +67,12 @@ def read_pointer(models_dir: Path) -> Pointer:
     """
     path = models_dir / POINTER
     try:
+        if path.stat().st_size > MAX_CARD_BYTES:
+            raise CardInvalid(path, "is longer than any list of choices", _CURE)
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Pointer()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise CardInvalid(path, f"cannot be read ({error})", _CURE) from error
     kinds: tuple[Kind, ...] = get_args(Kind)
     history: dict[Kind, tuple[str, ...]] = {}

@@ -75,9 +75,9 @@ def find_model(asked: str, kind: Kind, models_dir: Path | None) -> ModelFile:
     if asked == DEFAULT:
         return find_default(kind, models_dir)
     path = Path(asked)
-    if models_dir is not None and path.name == asked and (models_dir / asked).is_file():
+    if models_dir is not None and path.name == asked and _is_file(models_dir / asked):
         path = models_dir / asked  # a bare file name: the folder's, else one of here
-    if path.suffix == ".onnx" or path.is_file():
+    if path.suffix == ".onnx" or _is_file(path):
         return _expect(kind, model_at(path).because(f"the file {asked} was asked for"))
     folders = _folders(models_dir)
     for folder in folders:
@@ -144,7 +144,7 @@ def model_at(path: Path) -> ModelFile:
         ModelNotFound: no such file, or it may not be read.
         CardInvalid: the card beside it is broken.
     """
-    if not path.is_file():
+    if not _is_file(path):
         raise ModelNotFound(path, "there is no such file", "check the path: edge-models list")
     beside = card_path(path)
     if beside.is_file():
@@ -157,6 +157,13 @@ def model_at(path: Path) -> ModelFile:
             path, f"cannot be read ({error.strerror})", "check the path and its rights"
         ) from error
     return ModelFile(path, known, "the catalogue of known public files" if known else "")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False  # a name that is too long for any file
 
 
 @lru_cache(maxsize=256)

@@ -72,7 +72,7 @@ def read_catalogue(path: Path | None = None) -> tuple[Entry, ...]:
     where = path or Path(str(resources.files("models") / "catalogue.toml"))
     try:
         fields = tomllib.loads(where.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise CardInvalid(where, f"is not TOML ({error})", "mend the catalogue") from error
     listed = fields.get("model", [])
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):

@@ -271,7 +271,7 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
                 for number, line in enumerate(lines, 1):
                     try:
                         record = json.loads(line)
-                    except ValueError as error:  # not JSON, or not even text
+                    except (ValueError, RecursionError) as error:  # not JSON, or not even text
                         raise EvidenceError(
                             f"{path}, line {number}: {error}; make the file with edge-match export"
                         ) from error

@@ -248,7 +248,7 @@ def parse_card(text: str, where: Path | str) -> Card:
     """
     try:
         return card_from(tomllib.loads(text), where)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # lists in lists without end
         raise CardInvalid(where, f"is not TOML ({error})", "mend or rewrite the card") from error
 
 

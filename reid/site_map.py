@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reid import toml
-from reid.card import Sha256, sha256_of
+from reid.card import MAX_CARD_BYTES, Sha256, sha256_of
 from reid.model_errors import CardInvalid, CardMismatch, ModelNotFound, ModelUnreadable
 
 Floats = NDArray[np.float32]
@@ -363,10 +363,12 @@ def read_card(path: Path) -> MapCard:
         CardInvalid: it is no card of a map.
     """
     try:
+        if path.stat().st_size > MAX_CARD_BYTES:
+            raise CardInvalid(path, "is longer than any card", _REFIT)
         return MapCard.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise _missing(error, path) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError, RecursionError) as error:
         raise CardInvalid(path, str(error).replace("\n", " "), _REFIT) from error
 
 

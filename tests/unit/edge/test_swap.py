@@ -199,6 +199,10 @@ def _broken_card(path: Path) -> None:
     path.with_suffix(".toml").write_text("kind = 1")
 
 
+def _endless_card(path: Path) -> None:
+    path.with_suffix(".toml").write_text("x = " + "[" * 20_000)
+
+
 def _gone(path: Path) -> None:
     path.unlink()
 
@@ -209,6 +213,7 @@ def _gone(path: Path) -> None:
         (_cut, "card_mismatch"),
         (_other_bytes, "card_mismatch"),
         (_broken_card, "card_invalid"),
+        (_endless_card, "card_invalid"),
         (_gone, "not_found"),
     ],
 )
@@ -226,6 +231,29 @@ def test_a_bad_model_is_refused_counted_and_the_old_one_stays(
     assert keeper.refused == {code: 1}
     (refused,) = box.told("refused")
     assert refused.text.endswith("d stays")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x = " + "[" * 20_000, "#" * 100_000, 'detector = ["' + "a" * 5_000 + '"]'],
+    ids=["endless", "long", "long name"],
+)
+def test_a_pointer_that_nobody_meant_is_refused_and_the_models_stay(text: str, box: Box) -> None:
+    keeper = box.keeper()
+
+    (box.models / "current.toml").write_text(text)
+    settle(keeper)
+
+    assert score(keeper) == 0.9
+    assert {event.kind for event in box.told("refused")} == {"detector", "embedder"}
+
+
+def test_a_card_of_no_end_beside_the_running_model_hides_no_other(box: Box) -> None:
+    _endless_card(box.detector("hostile", score=0.1))
+
+    keeper = box.keeper()
+
+    assert score(keeper) == 0.9
 
 
 def test_a_refused_model_is_taken_once_it_is_mended(box: Box) -> None:

@@ -226,7 +226,14 @@ def test_files_that_are_no_export_are_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b'{"a": 1}', b"3", b"\xff\xfe", b'{"site": "s", "tracklet_id": "t", "revision": "x"}']
+    "line",
+    [
+        b"[" * 20_000,
+        b'{"a": 1}',
+        b"3",
+        b"\xff\xfe",
+        b'{"site": "s", "tracklet_id": "t", "revision": "x"}',
+    ],
 )
 def test_lines_that_are_no_sightings_are_refused_by_number(tmp_path: Path, line: bytes) -> None:
     evidence, _ = drawn_site(people=1)

@@ -135,6 +135,16 @@ def test_arrays_of_other_shapes_are_refused(name: str) -> None:
         decode(file.getvalue(), "x.npz")
 
 
+@pytest.mark.parametrize(
+    "text", ["x = " + "[" * 20_000, "#" * 100_000, "\x00"], ids=["endless", "long", "binary"]
+)
+def test_a_card_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "1.toml").write_text(text)
+
+    with pytest.raises(CardInvalid):
+        read_map(tmp_path / "1.npz")
+
+
 def test_a_file_whose_packing_is_damaged_is_refused() -> None:
     packed = io.BytesIO()
     np.savez_compressed(packed, version=np.array(1), mean=np.zeros((90, 90)))
