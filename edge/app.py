@@ -65,11 +65,20 @@ def _look_ahead(config: Config) -> None:
     find_model(config.embed.model, "embedder", config.models_dir)
     addresses = [parse(source.url) for source in config.sources]
     files = [Path(a.target) for a in addresses if a.kind in (SourceKind.FILE, SourceKind.FOLDER)]
-    if files and len(files) == len(addresses) and not any(path.exists() for path in files):
-        raise CannotStart(
-            ExitCode.NO_SOURCE,
-            "\n".join(f"{path}: there is no such file; check the path" for path in files),
-        )
+    missing = [text for path in files if (text := _missing(path))]
+    if files and len(files) == len(addresses) == len(missing):
+        raise CannotStart(ExitCode.NO_SOURCE, "\n".join(missing))
+
+
+def _missing(path: Path) -> str:
+    """Why there is nothing to open at a path; empty: there is."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{path}: there is no such file; check the path"
+    except OSError as error:
+        return f"{path}: {error.strerror}; check the path and its rights"
+    return ""
 
 
 def sources_of(config: Config, *, sample: bool) -> tuple[SourceConfig, ...]:

@@ -86,6 +86,14 @@ class SourceConfig(Section):
     gate: GateConfig = GateConfig()
 
     @model_validator(mode="after")
+    def _start_time_fits_the_wire(self) -> SourceConfig:
+        if self.start_time is not None and not 1970 <= self.start_time.year < 2200:
+            raise ValueError(
+                f"start_time {self.start_time:%Y-%m-%d}: give a year from 1970 to 2199"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _retry_grows(self) -> SourceConfig:
         if self.retry_min_s > self.retry_max_s:
             raise ValueError(

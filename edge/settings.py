@@ -272,6 +272,12 @@ def _place(file: Path, text: str, key: str) -> str:
     return str(file)
 
 
+def _origin_below(key: str, origins: Mapping[str, str]) -> str:
+    """Where a fault of a section as a whole comes from: its only origin, or a camera's first."""
+    below = [origin for name, origin in origins.items() if name.startswith((f"{key}.", f"{key}["))]
+    return below[0] if below and (key.endswith("]") or len(set(below)) == 1) else ""
+
+
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     lines = []
     for problem in error.errors(include_url=False):
@@ -279,7 +285,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
         for part in problem["loc"]:
             key += f"[{part}]" if isinstance(part, int) else (f".{part}" if key else str(part))
         parent = re.sub(r"(\.[^.\[\]]+|\[\d+\])$", "", key)
-        origin = origins.get(key) or origins.get(parent) or ""
+        origin = origins.get(key) or origins.get(parent) or _origin_below(key, origins)
         found = problem.get("input")
         shown = (
             ""

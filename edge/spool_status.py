@@ -92,6 +92,8 @@ def spool_report(data_dir: Path) -> SpoolReport:
         running = False
     except SpoolInUse:
         running = True
+    finally:
+        lock.release()  # at once: a box that starts meanwhile must not find it taken
     try:
         db = connect_reader(path)
         try:
@@ -105,8 +107,6 @@ def spool_report(data_dir: Path) -> SpoolReport:
     except SpoolError as error:
         reason = f"{error}; edge-run saves what is readable at its start"
         raise SpoolUnusable(path, reason) from error
-    finally:
-        lock.release()
 
 
 def _read(db: sqlite3.Connection, path: Path, running: bool) -> SpoolReport:
@@ -183,7 +183,11 @@ def request_resend(data_dir: Path, *, config: SpoolConfig) -> int | None:
     try:
         lock.acquire()
     except SpoolInUse:
-        (data_dir / REQUEST_NAME).touch()
+        request = data_dir / REQUEST_NAME
+        try:
+            request.touch()
+        except OSError as error:
+            raise SpoolUnusable(request, error.strerror or str(error)) from error
         return None
     store = SpoolStore(path, sealer=load_sealer(config.key_file), max_bytes=config.max_bytes)
     try:

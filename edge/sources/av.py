@@ -10,6 +10,7 @@ hung call ends by itself after once to twice the configured time.
 
 from __future__ import annotations
 
+import stat
 import struct
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -219,15 +220,19 @@ class AvSource:
     # -- opening ----------------------------------------------------------------------------
 
     def _check_file(self, path: Path) -> None:
-        if path.is_dir():
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise SourceNotFoundError(
+                self._config.url, f"there is no such file (looked from {Path.cwd()})"
+            ) from None
+        except OSError as error:  # a folder on the way that is closed to us, a name too long
+            raise translate(error, self._config.url, "file", opening=True) from None
+        if stat.S_ISDIR(found.st_mode):
             raise SourceNotVideoError(
                 self._config.url, "this is a folder", f"for a folder of pictures: folder:{path}"
             )
-        if not path.exists():
-            raise SourceNotFoundError(
-                self._config.url, f"there is no such file (looked from {Path.cwd()})"
-            )
-        if path.is_file() and path.stat().st_size == 0:
+        if stat.S_ISREG(found.st_mode) and found.st_size == 0:
             raise SourceNotVideoError(self._config.url, "the file is empty")
 
     def _times_of_file(self, container: InputContainer, target: str) -> FileTimes:
@@ -358,8 +363,8 @@ def _created(tag: str | None) -> int | None:
         return None
     if created.tzinfo is None:
         created = created.replace(tzinfo=UTC)
-    # recorders without a clock write 1970 or 1904
-    return round(created.timestamp()) * 10**9 if created.year > 1990 else None
+    # recorders without a clock write 1970 or 1904; what is far ahead does not fit the wire
+    return round(created.timestamp()) * 10**9 if 1990 < created.year < 2200 else None
 
 
 def _length_s(container: InputContainer, stream: VideoStream) -> float | None:

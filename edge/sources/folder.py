@@ -15,6 +15,7 @@ import numpy as np
 from edge.config import SourceConfig
 from edge.sources.base import (
     Reading,
+    SourceBrokenError,
     SourceEndedError,
     SourceNotFoundError,
     SourceNotVideoError,
@@ -56,18 +57,22 @@ class FolderSource:
 
     def open(self) -> None:
         where = self._config.url
-        if not self._folder.exists():
-            raise SourceNotFoundError(where, f"there is no such folder (looked from {Path.cwd()})")
-        if not self._folder.is_dir():
-            raise SourceNotFoundError(
-                where, "this is no folder", f"for a video file give its path alone: {self._folder}"
-            )
         try:
             entries = list(self._folder.iterdir())
+        except FileNotFoundError:
+            raise SourceNotFoundError(
+                where, f"there is no such folder (looked from {Path.cwd()})"
+            ) from None
+        except NotADirectoryError:
+            raise SourceNotFoundError(
+                where, "this is no folder", f"for a video file give its path alone: {self._folder}"
+            ) from None
         except PermissionError:
             raise SourceUnauthorisedError(
                 where, "this user may not read the folder", "check its owner and mode"
             ) from None
+        except OSError as error:
+            raise SourceBrokenError(where, f"the folder cannot be read: {error.strerror}") from None
         self._files = sorted(
             (entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry.is_file()),
             key=_natural,
@@ -110,7 +115,10 @@ class FolderSource:
         self.bytes_in += len(data)
         if not data:
             return None
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        except cv2.error:  # larger than OpenCV takes
+            return None
         return None if image is None else np.asarray(image, np.uint8)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from itertools import pairwise
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from edge.config import SourceConfig
@@ -96,3 +99,21 @@ def test_a_given_start_time_counts_for_folders_too(tmp_path: Path) -> None:
     source.open()
 
     assert source.read().captured.source is TimeSource.GIVEN
+
+
+def test_a_picture_larger_than_opencv_takes_is_passed_by(tmp_path: Path) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    huge = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0"))
+    (tmp_path / "1.png").write_bytes(huge + chunk(b"IEND", b""))
+    cv2.imwrite(str(tmp_path / "2.png"), np.zeros((20, 30, 3), np.uint8))
+    source = open_source(config(f"folder:{tmp_path}"))
+
+    source.open()
+    reading = source.read()
+
+    assert (reading.width, reading.height, source.undecodable) == (30, 20, 1)

@@ -75,6 +75,17 @@ def test_a_span_of_time_that_no_clock_counts_is_refused(span: str) -> None:
         load(flags={}, environ={"EDGE_SPOOL__ACKED_KEEP_S": span}, file=None)
 
 
+@pytest.mark.parametrize("year", ["0001", "9999"])
+def test_a_start_time_that_does_not_fit_the_wire_is_refused(tmp_path: Path, year: str) -> None:
+    file = tmp_path / "box.toml"
+    file.write_text(
+        f'[[sources]]\nname = "a"\nurl = "a.mp4"\nstart_time = {year}-01-01T00:00:00Z\n'
+    )
+
+    with pytest.raises(SettingsError, match=r"box.toml:\d: sources\[0\].*from 1970 to 2199"):
+        load(flags={}, environ={}, file=file)
+
+
 def test_an_unknown_environment_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(SettingsError, match="EDGE_TRACK__ENDS; did you mean 'EDGE_TRACK__END_S'"):
         load(flags={}, environ={"EDGE_TRACK__ENDS": "1"}, file=None)

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.config import SourceConfig
+from edge import app
+from edge.config import Config, SourceConfig
+from edge.exit_codes import ExitCode
 from edge.sources.av import Damage
 from edge.sources.av_errors import translate
 from edge.sources.base import (
@@ -153,6 +155,16 @@ def test_a_video_that_no_decoder_knows_is_a_fault_of_the_source(tmp_path: Path) 
     assert readings == []
     assert isinstance(error, SourceNotVideoError)
     assert "cannot be decoded here; set it to H.264" in str(error)
+
+
+def test_a_path_that_the_system_does_not_take_is_a_fault_of_the_source(tmp_path: Path) -> None:
+    for url in (f"{tmp_path}/{'x' * 300}.mp4", f"folder:{tmp_path}/{'x' * 300}"):
+        _, error = read_all(url)
+
+        assert "File name too long" in str(error)
+        assert app.run(
+            Config(data_dir=tmp_path / "d", sources=(SourceConfig(name="a", url=url),))
+        ) == (ExitCode.NO_SOURCE)
 
 
 def test_a_missing_file_says_from_where_it_was_looked_for(tmp_path: Path) -> None:
