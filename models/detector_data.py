@@ -15,6 +15,7 @@ import lzma
 import math
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -194,6 +195,11 @@ def read_coco(path: Path) -> list[Picture]:
             rows.setdefault(a["image_id"], ([], []))[side].append([x, y, x + w, y + h])
         if rows and rows.keys().isdisjoint(image["id"] for image in listed["images"]):
             raise DatasetError(path, "no label is of a picture in the list: image_id fits no id")
+        counts = Counter(image["id"] for image in listed["images"])
+        twice = next((i for i, count in counts.items() if count > 1), None)
+        if twice is not None:
+            what = f"{counts[twice]} pictures have the id {twice!r}: nothing tells whose a label is"
+            raise DatasetError(path, what)
         pictures = []
         for image in listed["images"]:
             boxes, ignore = rows.get(image["id"], ([], []))
@@ -211,7 +217,9 @@ def read_coco(path: Path) -> list[Picture]:
             )
     except DatasetError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (
+        KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         list_name = PurePosixPath(files.list_name).name
         raise DatasetError(path, f"{list_name} is not COCO style: {error!r}") from error
     return pictures

@@ -128,6 +128,10 @@ def evaluate(
     """
     detector = open_judged(model, threads)
     pictures = _chosen(data, part, limit)
+    if not any(len(picture.boxes) for picture in pictures):
+        raise DatasetError(
+            data, f"no person is labelled in its {len(pictures)} pictures: nothing to judge by"
+        )
     other_size = 0
 
     def scenes() -> Iterator[Scene]:  # decoded one by one: a large set fits no memory

@@ -103,6 +103,10 @@ def test_only_people_are_read_from_a_set_of_many_classes(tmp_path: Path) -> None
         ),
         ({"annotations": [{"image_id": 1, "bbox": [1, 2, math.nan, 4]}]}, "is no box"),
         ({"annotations": [{"image_id": 1, "bbox": [1, 2, -3, 4]}]}, "is no box"),
+        (
+            {"images": [{"id": 1, "file_name": "x.png", "width": 8, "height": 8}] * 2},
+            "2 pictures have the id 1",
+        ),
         ({"annotations": [{"image_id": "1", "bbox": [1, 2, 3, 4]}]}, "no label is of a picture"),
     ],
 )
@@ -120,6 +124,13 @@ def test_a_damaged_collection_is_refused_by_name(
         read_coco(path)
 
     assert says in caught.value.problem
+
+
+def test_a_list_nested_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "annotations.json").write_text("[" * 20_000)
+
+    with pytest.raises(DatasetError, match="not COCO style"):
+        read_coco(tmp_path)
 
 
 @pytest.mark.parametrize("listed", [[], None, "x"])

@@ -159,6 +159,17 @@ def test_a_set_without_pictures_is_refused(tmp_path: Path) -> None:
         evaluate(model, tmp_path / "none.tar", progress=False)
 
 
+def test_a_set_without_people_is_refused(tmp_path: Path) -> None:
+    model = knowing_detector(tmp_path / "right.onnx")
+    empty = dataclasses.replace(
+        boxed_picture((40, 20, 80, 100)), boxes=np.zeros((0, 4), np.float32)
+    )
+    write_coco(tmp_path / "street.tar", [empty])
+
+    with pytest.raises(DatasetError, match="no person is labelled in its 1 pictures"):
+        evaluate(model, tmp_path / "street.tar", progress=False)
+
+
 def test_pictures_are_decoded_one_at_a_time(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
