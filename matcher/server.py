@@ -32,6 +32,7 @@ from matcher.query import QueryService, ReadPool
 from matcher.retention import Ages, RetentionBook, RetentionSweep
 from matcher.schema import LEDGER_FILE, DataLock, connect
 from matcher.signal import Signal
+from reid import logs
 from reid.clock import Clock, SystemClock
 from reid.tls import is_loopback, require_safe
 from reid.web import WebError, WebServer, status_routes
@@ -299,13 +300,15 @@ class MatcherServer:
             degraded.append(str(self._ledger.fault))
         if self._ledger.full:
             degraded.append("the disk of the ledger is full; boxes keep their sightings")
+        if self._worker is not None and self._worker.waiting:
+            degraded.append(self._worker.waiting)
         if self._worker is not None and self._worker.left_out:
             degraded.append(
                 f"association left out {len(self._worker.left_out)} entries that it failed at"
             )
         if self._listener is not None and self._listener.tls_problem:
             degraded.append(self._listener.tls_problem)
-        notes = [self._reload_problem] if self._reload_problem else []
+        notes = [text for text in (self._reload_problem, logs.problem()) if text]
         if self._config.tls.insecure and self._plain:
             degraded.append("plain beyond loopback (--insecure)")
         alarms = {

@@ -316,22 +316,27 @@ class IdentityStore:
         identities left empty; how many tracklets went."""
         db = self._db
         db.execute("BEGIN IMMEDIATE")
-        old = [
-            row[0]
-            for row in db.execute(
-                "SELECT number FROM tracklets WHERE seen_ns < ? AND site = ?", (before_ns, site)
+        try:
+            old = [
+                row[0]
+                for row in db.execute(
+                    "SELECT number FROM tracklets WHERE seen_ns < ? AND site = ?", (before_ns, site)
+                )
+            ]
+            db.executemany("DELETE FROM vectors WHERE number = ?", [(one,) for one in old])
+            db.executemany("DELETE FROM tracklets WHERE number = ?", [(one,) for one in old])
+            db.execute("DELETE FROM events WHERE decided_ns < ? AND site = ?", (before_ns, site))
+            db.execute(
+                "DELETE FROM identities WHERE site = ? AND committed_ns < ? AND NOT EXISTS "
+                "(SELECT 1 FROM tracklets WHERE tracklets.identity_id = identities.identity_id "
+                "AND tracklets.identity_id <> '')",
+                (site, before_ns),
             )
-        ]
-        db.executemany("DELETE FROM vectors WHERE number = ?", [(one,) for one in old])
-        db.executemany("DELETE FROM tracklets WHERE number = ?", [(one,) for one in old])
-        db.execute("DELETE FROM events WHERE decided_ns < ? AND site = ?", (before_ns, site))
-        db.execute(
-            "DELETE FROM identities WHERE site = ? AND committed_ns < ? AND NOT EXISTS "
-            "(SELECT 1 FROM tracklets WHERE tracklets.identity_id = identities.identity_id "
-            "AND tracklets.identity_id <> '')",
-            (site, before_ns),
-        )
-        db.execute("COMMIT")
+            db.execute("COMMIT")
+        except sqlite3.Error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
         return len(old)
 
     def checkpoint(self) -> bool:

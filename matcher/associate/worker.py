@@ -4,11 +4,14 @@ Promise: ingest never waits for it; while ingest has work, it works a fifth of i
 restart goes on at the stored position; `identities.db` deleted or of another ledger is made again
 from zero. An error of ours ends the process (`fault` is set); the entry that it stood at is noted,
 and the next start leaves it out and says so, so that one entry never stops ingest for ever.
+Full: where identities.db cannot grow it waits and tries again (`waiting` says so); ingest and the
+deletions that make room go on.
 Threads: its own; `wake`, `wait_for`, `stop` and the attributes may be used from any.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,15 +22,17 @@ import structlog
 
 from matcher.associate.engine import Engine
 from matcher.associate.identities import IdentityStore, leave_out
+from matcher.associate.live import Changes
 from matcher.associate.model import Associator, Tracklet
 from matcher.derived import MapInForce
-from matcher.errors import ServerFault
+from matcher.errors import MatcherError, ServerFault
 from matcher.log import LogReader
 from matcher.schema import IDENTITIES_FILE
 
 GROUP = 64  # entries of one transaction: some 10 ms in which ingest shares the interpreter
 YIELD = 4.0  # rest per work while ingest is busy: both are threads of one interpreter
-IDLE_S = 1.0  # how often it looks without being woken
+IDLE_S = 1.0  # how often it looks without being woken, and tries again on a full disk
+_NO_ROOM = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
 _log = structlog.get_logger("association")
 
 
@@ -46,6 +51,7 @@ class AssociationWorker:
         position: of the log, reached and durable.
         fault: what ended the thread; None while it works.
         left_out: positions of entries that failed before and are left out.
+        waiting: why nothing can be saved at present; empty: it can.
         maps: the sites' maps in force; replaced, never changed.
     """
 
@@ -81,8 +87,10 @@ class AssociationWorker:
         self.position = 0
         self.fault: ServerFault | None = None
         self.left_out: frozenset[int] = frozenset()
+        self.waiting = ""
         self.maps: dict[str, MapInForce] = {}
         self._applying = 0
+        self._unsaved: tuple[Changes, int] | None = None  # decided, with the position behind it
         self._cut_again: float | None = None  # when to try to cut the WAL again, monotonic
 
     def start(self) -> None:
@@ -144,7 +152,10 @@ class AssociationWorker:
         except Exception as error:  # noqa: BLE001  # whatever it is, it ends the process
             _log.exception("association failed", position=self._applying)
             if self._applying:
-                leave_out(self._data_dir / IDENTITIES_FILE, self._applying)
+                try:
+                    leave_out(self._data_dir / IDENTITIES_FILE, self._applying)
+                except (MatcherError, sqlite3.Error) as second:
+                    _log.error("the next start will stand at it again", error=second)
             self.fault = ServerFault(f"association failed at position {self._applying}: {error}")
             with self._changed:
                 self._changed.notify_all()
@@ -208,9 +219,29 @@ class AssociationWorker:
     def _step(self, engine: Engine, store: IdentityStore, reader: LogReader) -> bool:
         """Read and apply one group; False where there was nothing."""
         began = time.monotonic()
+        if self._unsaved is None:
+            self._unsaved = self._decide(engine, reader)
+        if self._unsaved is None:
+            return False
+        changes, position = self._unsaved
+        if not self._written(lambda: store.save(changes, engine.calibration, position)):
+            return False
+        self._unsaved = None
+        with self._changed:
+            self.position = position
+            self.maps = dict(engine.derived.maps)
+            self._changed.notify_all()
+        if self._on_progress is not None:
+            self._on_progress()
+        if self._busy():
+            self._stop.wait(YIELD * (time.monotonic() - began))
+        return True
+
+    def _decide(self, engine: Engine, reader: LogReader) -> tuple[Changes, int] | None:
+        """Read and apply a group: what changed, and the position behind it; None: nothing new."""
         entries = reader.read(self.position, limit=GROUP)
         if not entries:
-            return False
+            return None
         for number, entry in enumerate(entries):
             if number and self._stop.is_set():
                 entries = entries[:number]  # the rest is read at the next start
@@ -220,25 +251,46 @@ class AssociationWorker:
             self._applying = entry.position
             engine.apply(entry)
         self._applying = 0
-        store.save(engine.live.take_changes(), engine.calibration, entries[-1].position)
-        with self._changed:
-            self.position = entries[-1].position
-            self.maps = dict(engine.derived.maps)
-            self._changed.notify_all()
-        if self._on_progress is not None:
-            self._on_progress()
-        if self._busy():
-            self._stop.wait(YIELD * (time.monotonic() - began))
+        return engine.live.take_changes(), entries[-1].position
+
+    def _written(self, write: Callable[[], object]) -> bool:
+        """Write to identities.db; False, after a pause, where the disk has no room for it."""
+        try:
+            write()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname not in _NO_ROOM:
+                raise
+            path = self._data_dir / IDENTITIES_FILE
+            if not self.waiting:
+                _log.error("association waits for room", path=str(path), error=error)
+            self.waiting = f"{path} cannot grow ({error}); association waits: make room"
+            self._stop.wait(IDLE_S)
+            return False
+        if self.waiting:
+            _log.info("association goes on")
+            self.waiting = ""
         return True
 
     def _delete(self, store: IdentityStore) -> None:
         with self._changed:
             deletions, self._deletions = self._deletions, []
             checkpoint, self._checkpoint = self._checkpoint, False
-        for one in deletions:
-            checkpoint = store.delete_older(one.site, one.before_ns) > 0 or checkpoint
+        gone: list[int] = []
+        for number, one in enumerate(deletions):
+            if not self._written(
+                lambda one=one: gone.append(store.delete_older(one.site, one.before_ns))  # type: ignore[misc]
+            ):
+                with self._changed:  # a newer order for a site takes the place of an older one
+                    later = {order.site for order in self._deletions}
+                    again = [left for left in deletions[number:] if left.site not in later]
+                    self._deletions = again + self._deletions
+                    self._checkpoint = self._checkpoint or checkpoint
+                return
+        checkpoint = checkpoint or any(gone)
         if self._cut_again is not None and time.monotonic() >= self._cut_again:
             checkpoint = True
         if checkpoint:
             # A reader of another program may hold the WAL: it is tried again.
-            self._cut_again = None if store.checkpoint() else time.monotonic() + IDLE_S
+            home: list[bool] = []
+            self._written(lambda: home.append(store.checkpoint()))
+            self._cut_again = None if any(home) else time.monotonic() + IDLE_S

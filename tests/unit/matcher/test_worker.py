@@ -18,6 +18,7 @@ from reid.clock import SystemClock
 from reid.v1.query_pb2 import IDENTITY_EVENT_KIND_EXPIRED, WatchResponse
 from reid.v1.sighting_pb2 import Sighting
 from tests.integration.matcher_rig import record
+from tests.support.waiting import eventually
 
 WRITER = "c" * 32
 
@@ -85,6 +86,40 @@ def test_an_entry_that_fails_ends_the_thread_once_and_is_then_left_out(
     assert caught_up
     assert second.fault is None
     assert second.left_out == {7}
+
+
+def test_identities_that_cannot_grow_are_waited_for_and_nothing_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation, salt = filled(tmp_path, 100)
+    opened: list[sqlite3.Connection] = []
+    real = IdentityStore.__init__
+
+    def small(self: IdentityStore, path: Path, *, generation: str) -> None:
+        real(self, path, generation=generation)
+        # SQLite's own bound gives the error of a full disk at an exact place.
+        pages = self._db.execute("PRAGMA page_count").fetchone()[0]
+        self._db.execute(f"PRAGMA max_page_count={pages + 2}")
+        opened.append(self._db)
+
+    monkeypatch.setattr(IdentityStore, "__init__", small)
+    waits = worker(tmp_path, generation, salt)
+    waits.start()
+    eventually(lambda: bool(waits.waiting) or waits.fault is not None, within_s=20)
+    said, fault, position = waits.waiting, waits.fault, waits.position
+    waits.delete_older("site", 1)
+    opened[0].execute("PRAGMA max_page_count=100000")
+
+    caught_up = waits.wait_for(100, 20)
+    waits.stop()
+
+    assert fault is None
+    assert position < 100
+    assert "identities.db cannot grow (database or disk is full)" in said
+    assert caught_up
+    assert waits.waiting == ""
+    with sqlite3.connect(tmp_path / "identities.db") as db:
+        assert db.execute("SELECT count(*) FROM tracklets").fetchone()[0] == 100
 
 
 def test_a_restart_at_any_entry_changes_nothing_also_where_identities_end(tmp_path: Path) -> None:
