@@ -12,12 +12,17 @@ from typing import Any
 
 @contextmanager
 def ends(told_to_stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT ask for the end; a second one takes its usual course."""
+    """SIGTERM and SIGINT ask for the end; a second Ctrl-C takes its usual course.
+
+    A second SIGTERM changes nothing: a supervisor that signals a whole group, beside a wrapper that
+    passes the signal on, sends two at once, and the end is bounded in time as it is.
+    """
     before: dict[int, Any] = {}
 
     def handle(number: int, _frame: FrameType | None) -> None:
         told_to_stop.set()
-        signal.signal(number, before[number])
+        if number == signal.SIGINT:
+            signal.signal(number, before[number])
 
     for number in (int(signal.SIGTERM), int(signal.SIGINT)):
         before[number] = signal.signal(number, handle)
