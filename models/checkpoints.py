@@ -8,6 +8,8 @@ checkpoint cannot run code.
 from __future__ import annotations
 
 import errno
+import io
+import os
 import pickle
 import struct
 from dataclasses import asdict
@@ -107,10 +109,23 @@ def load(path: Path, *, heads: bool = False) -> OSNet:
 
 
 def save(path: Path, network: OSNet, **more: Any) -> None:
-    """Write a checkpoint of ours, whole or not at all."""
+    """Write a checkpoint of ours, whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written, or is full; what was there stays.
+    """
+    held = io.BytesIO()  # torch's own writer says of a full disk only where it stood
+    torch.save({"architecture": asdict(network.arch), "model": network.state_dict(), **more}, held)
     part = path.with_suffix(".part")
-    torch.save({"architecture": asdict(network.arch), "model": network.state_dict(), **more}, part)
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(held.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def published_state(state: dict[str, Any], path: Path) -> State:

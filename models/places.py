@@ -70,7 +70,7 @@ def refusals(*also: type[Exception]) -> Iterator[None]:
         say(str(error))
         raise typer.Exit(REFUSED) from error
     except OSError as error:
-        say(f"{error.filename or 'the folder'}: {error.strerror or error}; {_cure(error)}")
+        say(f"{error.filename or 'the folder'}: {error.strerror or error}; {cure_of(error)}")
         raise typer.Exit(USAGE) from error
 
 
@@ -91,7 +91,8 @@ def onnx_target(out: Path) -> None:
         raise typer.BadParameter(f"{out.parent}: {error.strerror}", param_hint="OUT") from error
 
 
-def _cure(error: OSError) -> str:
+def cure_of(error: OSError) -> str:
+    """What a person does about it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "make room there"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

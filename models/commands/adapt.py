@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command("adapt")(adapt)
 
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 LEAST_SIDE = 16  # px; the network halves its input four times
 MAPS, STEPS = Path("site-maps"), 800
 LOSS, EPOCHS, HEIGHT, WIDTH, DEVICE = "gds-h", 10, 128, 64, "cpu"
@@ -81,7 +82,7 @@ def adapt(
     1000 crops. --loss baseline, gds or gds-h; histogram, f-statistic and global
     are what the paper of GDS compares it with.
     """
-    from models.places import refuse_options
+    from models.places import cure_of, refuse_options
 
     console = Console(stderr=True, markup=False)
     for option, value, least in (
@@ -122,10 +123,10 @@ def adapt(
             raise typer.Exit(2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _refuse(console, f"{where}{error.strerror or error}; check path and rights", error)
+        _refuse(console, f"{where}{error.strerror or error}; {cure_of(error)}", error)
 
 
-def _refuse(console: Console, text: str, error: Exception, code: int = 2) -> NoReturn:
+def _refuse(console: Console, text: str, error: BaseException, code: int = 2) -> NoReturn:
     console.print(text, style="red", highlight=False, soft_wrap=True)
     raise typer.Exit(code) from error
 
@@ -267,7 +268,11 @@ def _from_images(
             )
         recipe = PictureRecipe(loss=loss, epochs=epochs, seed=seed)
         run = Adaptation(model, crops, out, recipe=recipe, device=device)
-        run.train()
+        try:
+            run.train()
+        except KeyboardInterrupt as stopped:
+            text = f"stopped; the same call goes on after epoch {run.epoch} of {epochs}, in {out}"
+            _refuse(console, text, stopped, INTERRUPTED)
         done = run.export()
     except (AdaptError, TooFewCrops, CheckpointError, DataError, ExportError) as error:
         _refuse(console, str(error), error)

@@ -50,10 +50,12 @@ def train(
     ] = None,
 ) -> None:
     """Train by a recipe; stop at any time, the same call goes on where it stopped."""
+    from models.places import refusals, refuse_options
+
     console = Console(stderr=True, markup=False)
     try:
-        kind = tomllib.loads(config.read_text()).get("kind")
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        kind = tomllib.loads(config.read_text(encoding="utf-8")).get("kind")
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         console.print(f"{config}: {error}; give a recipe", style="red", markup=False)
         raise typer.Exit(2) from error
     out = out or Path("out") / config.stem
@@ -66,11 +68,12 @@ def train(
         from models.detector_teacher import TeacherError
 
         try:
-            weights = models.train_detector.run(
-                config, pack=packs, out=out, stop_after_s=stop_after_s, resume=True, device=device,
-                threads=threads or 1, teacher=teacher, seconds=seconds, steps=steps,
-                workers=workers, start_from=start_from,
-            )  # fmt: skip
+            with refusals():
+                weights = models.train_detector.run(
+                    config, pack=packs, out=out, stop_after_s=stop_after_s, resume=True,
+                    device=device, threads=threads or 1, teacher=teacher, seconds=seconds,
+                    steps=steps, workers=workers, start_from=start_from,
+                )  # fmt: skip
         except (DetectorRecipeError, DatasetError, TeacherError, CheckpointError) as error:
             console.print(str(error), style="red", highlight=False)
             raise typer.Exit(2) from error
@@ -81,7 +84,6 @@ def train(
 
     from models.checkpoints import CheckpointError
     from models.data.errors import DataError
-    from models.places import refuse_options
     from models.recipe import RecipeError, read_recipe
     from models.train import Run
 
@@ -98,11 +100,12 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     try:
-        run = Run(read_recipe(config), packs=packs, folder=out, device=device)
-        run.train(
-            stop_after_s=float("inf") if stop_after_s is None else stop_after_s,
-            evaluate_every=evaluate_every,
-        )
+        with refusals():
+            run = Run(read_recipe(config), packs=packs, folder=out, device=device)
+            run.train(
+                stop_after_s=float("inf") if stop_after_s is None else stop_after_s,
+                evaluate_every=evaluate_every,
+            )
     except (RecipeError, DataError, CheckpointError) as error:
         console.print(str(error), style="red", highlight=False)
         raise typer.Exit(2) from error

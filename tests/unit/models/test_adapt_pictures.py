@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -259,6 +260,49 @@ def test_the_command_ends_with_a_message_where_there_are_too_few_crops(
     assert result.exit_code == 2
     assert "120 images, at least 1000 are needed" in " ".join(result.output.split())
     assert not out.exists()
+
+
+def test_a_run_that_is_interrupted_says_how_it_goes_on(
+    folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted:
+        epoch = 4
+
+        def __init__(self, *args: object, **settings: object) -> None: ...
+
+        def train(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapt, "Adaptation", Interrupted)
+    monkeypatch.setattr(adapt, "LEAST_IMAGES", 100)
+    out = tmp_path / "run"
+
+    result = CliRunner().invoke(
+        app, ["adapt", str(checkpoint), "--images", str(folder), "--out", str(out)]
+    )
+
+    assert result.exit_code == 130
+    said = " ".join(result.output.split())
+    assert said == f"stopped; the same call goes on after epoch 4 of 10, in {out}"
+
+
+def test_a_full_disk_ends_a_run_and_leaves_its_last_checkpoint(
+    crops: Crops, checkpoint: Path, tmp_path: Path
+) -> None:
+    run = Adaptation(checkpoint, crops, tmp_path, recipe=QUICK)
+    run.train(stop_after_epochs=1)
+    before = (tmp_path / "last.pth").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large.*last\.pth"):
+            run.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert (tmp_path / "last.pth").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pth", "log.jsonl"]
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:77"])

@@ -140,6 +140,15 @@ def test_a_side_that_ultralytics_would_round_is_refused(tmp_path: Path) -> None:
     assert "no multiple of 32" in result.stderr
 
 
+def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_bytes(b"\xff\xfe\x00")
+
+    result = ran("train", "--config", tmp_path / "recipe.toml")
+
+    assert result.exit_code == 2
+    assert "give a recipe" in " ".join(result.stderr.split())
+
+
 def test_a_choice_or_its_undoing_needs_a_folder_that_exists(tmp_path: Path) -> None:
     there = tmp_path / "typo"
 
