@@ -2,7 +2,8 @@
 
 Promise: an ack is queued only by `settled`, after the ledger's commit; Goodbye is the last message
 and comes after the acks of all that is in flight. Full: `readable` waits while twice the window is
-in flight. Event loop only; no socket: the service reads and writes.
+in flight, or OUT_MOST answers wait for a box that does not read them: it is then heard no more, and
+ends as silent. Event loop only; no socket: the service reads and writes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from reid.limits import RANGES
 from reid.ranges import KeyRanges, RangeSet
 from reid.v1 import ingest_pb2
 from reid.v1.ingest_pb2 import GoodbyeReason, StreamResponse
+
+OUT_MOST = 1024  # answers that wait; a box that reads has a handful
 
 
 class BoxStream:
@@ -88,6 +91,7 @@ class BoxStream:
         if self.goodbye is None:
             self._out.append(message)
             self._wake.set()
+            self._look()
 
     def send_erase(self, keys: KeyRanges) -> None:
         """Queue the order to erase keys."""
@@ -121,26 +125,30 @@ class BoxStream:
         if self.window != limits.window_sightings:
             self.window = limits.window_sightings
             self.send(StreamResponse(window=ingest_pb2.Window(sightings=self.window)))
-        if self.in_flight < self._bound:
+        self._look()
+
+    def _look(self) -> None:
+        """Whether more may be read."""
+        if self.in_flight < self._bound and len(self._out) < OUT_MOST:
             self._free.set()
+        else:
+            self._free.clear()
 
     def submitted(self, rows: int) -> None:
         """Rows went to the ledger."""
         self.in_flight += rows
-        if self.in_flight >= self._bound:
-            self._free.clear()
+        self._look()
 
     def settled(self, rows: int, acked: KeyRanges | None) -> None:
         """The ledger answered for rows."""
         self.in_flight -= rows
-        if self.in_flight < self._bound:
-            self._free.set()
+        self._look()
         if acked is not None:
             self._acks.update(acked)
         self._wake.set()
 
     async def readable(self) -> None:
-        """Wait until fewer rows are in flight than are bounded."""
+        """Wait until fewer rows are in flight, and fewer answers wait, than are bounded."""
         await self._free.wait()
 
     async def outgoing(self) -> AsyncIterator[StreamResponse]:
@@ -149,7 +157,9 @@ class BoxStream:
             await self._wake.wait()
             self._wake.clear()
             while self._out:
-                yield self._out.popleft()
+                message = self._out.popleft()
+                self._look()
+                yield message
             if self._acks:
                 ranges, self._acks = self._acks.messages(), KeyRanges()
                 for start in range(0, len(ranges), RANGES):
