@@ -103,7 +103,10 @@ def _members(path: Path) -> dict[str, bytes]:
                 if data is not None:
                     found[member.name.removeprefix("./")] = data.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise DatasetError(path, f"cannot be read as a tar or folder: {error}") from error
+        what = str(error)
+        if "\n" in what:  # what it is not, kind by kind
+            what = "it is neither, or was cut short; unpack what is packed in another way"
+        raise DatasetError(path, f"cannot be read as a tar or folder: {what}") from error
     return found
 
 

@@ -48,7 +48,7 @@ def check(
     fit: Annotated[
         str | None, typer.Option(help="Input: stretch, letterbox_top_left, letterbox_centre.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="How long each runtime is timed.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=0, help="How long each runtime is timed.")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Exit 3 where the box would refuse the file."""

@@ -21,9 +21,11 @@ def pack(
     part: Annotated[
         list[str] | None, typer.Option(help="train, query, gallery; repeatable. Default: train.")
     ] = None,
-    height: Annotated[int, typer.Option(help="Height of the packed images; width is half.")] = 128,
+    height: Annotated[
+        int, typer.Option(min=16, help="Height of the packed images; width is half.")
+    ] = 128,
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of WebP.")] = 80,
-    max_mb: Annotated[float, typer.Option(help="Largest file that is written.")] = 40.0,
+    max_mb: Annotated[float, typer.Option(min=0, help="Largest file that is written.")] = 40.0,
 ) -> None:
     """Write images of a set as one file of at most 40 MB, for machines with little room."""
     from models.data.errors import DataError

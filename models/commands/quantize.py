@@ -38,7 +38,8 @@ def quantize(
         ),
     ] = None,
     crops: Annotated[
-        int | None, typer.Option(help="To calibrate on: 256 crops, or 128 pictures for detectors.")
+        int | None,
+        typer.Option(min=1, help="To calibrate on: 256 crops, or 128 pictures for detectors."),
     ] = None,
     bf16: Annotated[bool, typer.Option(help="bfloat16 by OpenVINO instead of int8.")] = False,
     trained_on_this: Annotated[

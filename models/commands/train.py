@@ -29,21 +29,30 @@ def train(
         typer.Option(help="Folder of the run; a run there is taken up again. Else out/RECIPE."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Threads on the CPU; 0: torch's default.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads on the CPU; 0: torch's default.")
+    ] = 0,
     stop_after_s: Annotated[
-        float | None, typer.Option(help="Save and stop after this time; go on with the same call.")
+        float | None,
+        typer.Option(min=0, help="Save and stop after this time; go on with the same call."),
     ] = None,
-    evaluate_every: Annotated[int, typer.Option(help="OSNet: epochs between measurements.")] = 5,
+    evaluate_every: Annotated[
+        int, typer.Option(min=1, help="OSNet: epochs between measurements.")
+    ] = 5,
     teacher: Annotated[
         Path | None, typer.Option(help="Detectors: a raw YOLOX ONNX to learn from as well.")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(help="Detectors: length of the whole run, instead of steps.")
+        float | None,
+        typer.Option(min=0, help="Detectors: length of the whole run, instead of steps."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Detectors: length of the whole run; else the recipe's.")
+        int | None,
+        typer.Option(min=1, help="Detectors: length of the whole run; else the recipe's."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Detectors: processes that draw samples.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Detectors: processes that draw samples.")
+    ] = 0,
     start_from: Annotated[
         Path | None,
         typer.Option(help="Detectors: a detector.pt whose weights a new run begins with."),

@@ -140,6 +140,28 @@ def test_a_side_that_ultralytics_would_round_is_refused(tmp_path: Path) -> None:
     assert "no multiple of 32" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "flag", "value"),
+    [
+        (("quantize", "m.onnx", "--data", "d", "--protocol", "coco-person"), "--crops", "-4"),
+        (("train", "--config", "r.toml"), "--threads", "-1"),
+        (("train", "--config", "r.toml"), "--workers", "-1"),
+        (("train", "--config", "r.toml"), "--steps", "0"),
+        (("train", "--config", "r.toml"), "--evaluate-every", "0"),
+        (("pack", "x.npz", "--data", "d", "--protocol", "market1501"), "--height", "0"),
+        (("check", "m.onnx"), "--seconds", "-1"),
+        (("pull", "yolox-nano"), "--timeout-s", "0"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    command: tuple[str, ...], flag: str, value: str
+) -> None:
+    result = ran(*command, flag, value)
+
+    assert result.exit_code == 2
+    assert f"Invalid value for {flag}" in result.stderr.replace("'", "")
+
+
 def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_bytes(b"\xff\xfe\x00")
 
