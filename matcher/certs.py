@@ -33,6 +33,8 @@ CA_KEY_FILE = "ca-key.pem"
 CA_DAYS = 3650
 DAYS = 397  # a year and a month: long enough to forget once, short enough to practise
 _CLOCK_SLACK = datetime.timedelta(minutes=10)  # boxes without a battery clock start a little behind
+MOST_DAYS = 36_500
+_HOST = re.compile(r"^(\*\.)?([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.?)+$")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
@@ -79,6 +81,11 @@ def server(
         try:
             names.append(x509.IPAddress(ipaddress.ip_address(host)))
         except ValueError:
+            if not _HOST.match(host):
+                raise CertsError(
+                    f"--host {host!r} is no host's name or address: letters, digits, dash and dot "
+                    "(a name of other letters in its xn-- form), without a port"
+                ) from None
             names.append(x509.DNSName(host))
     return _issue(
         folder,

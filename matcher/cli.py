@@ -26,7 +26,7 @@ from matcher.cli_common import Insecure, TlsCa, TlsCert, TlsKey
 from matcher.config import MatcherConfig
 from matcher.errors import ExitCode, LedgerUnusable, MatcherError
 from matcher.settings import SettingsError, load
-from reid import logs
+from reid import SOFTWARE, logs
 from reid.tls import TlsError
 
 if TYPE_CHECKING:
@@ -43,9 +43,14 @@ app.add_typer(cli_certs.app, name="certs")
 app.add_typer(cli_maps.app, name="maps")
 
 
-@app.callback()
-def _edge_match() -> None:
+@app.callback(invoke_without_command=True)
+def _edge_match(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
     """Takes the embeddings of many boxes and says who was seen where and when."""
+    if version:
+        print(SOFTWARE)
+        raise typer.Exit
 
 
 @app.command()
@@ -193,7 +198,9 @@ def _run(work: Callable[[], None]) -> int:
 def main() -> None:
     """Entry point of the console script."""
     arguments = sys.argv[1:]
-    if not arguments or (arguments[0].startswith("-") and arguments[0] != "--help"):
+    if not arguments or (
+        arguments[0].startswith("-") and arguments[0] not in ("--help", "--version")
+    ):
         arguments.insert(0, "serve")  # what most people want of a server
     logs.configure("text")
     sys.exit(_run(lambda: app(arguments)))

@@ -15,7 +15,7 @@ app = typer.Typer(
 )
 
 CertsDir = Annotated[Path, typer.Option("--dir", help="Folder of the CA.")]
-Days = Annotated[int, typer.Option(help="How long it holds.", min=1)]
+Days = Annotated[int, typer.Option(help="How long it holds.", min=1, max=certificates.MOST_DAYS)]
 ExistOk = Annotated[bool, typer.Option("--exist-ok", help="One that exists is no error.")]
 Renew = Annotated[bool, typer.Option("--renew", help="Make a new one in place of the old.")]
 

@@ -148,3 +148,11 @@ class MatcherConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     retention: RetentionConfig = RetentionConfig()
     association: AssociationConfig = AssociationConfig()
+
+    @model_validator(mode="after")
+    def _addresses_have_ports(self) -> MatcherConfig:
+        for address in self.listen:
+            host, colon, port = address.rpartition(":")
+            if not (host and colon and port.isdigit() and int(port) <= 65535):
+                raise ValueError(f"listen: {address!r} is not HOST:PORT, such as 127.0.0.1:7443")
+        return self

@@ -54,9 +54,10 @@ def export(
             count = _parquet(records, part, embeddings)
         part.rename(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with contextlib.suppress(OSError):  # whatever ended it, half a file is not left behind
+            part.unlink(missing_ok=True)
     return count
 
 

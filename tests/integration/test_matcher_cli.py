@@ -13,6 +13,7 @@ import pytest
 
 from matcher import page
 from matcher.export import ExportError
+from reid import SOFTWARE
 from reid.v1.query_pb2 import SightingFilter
 from tests.integration.matcher_rig import Box, Serving, record
 from tests.integration.test_matcher_security import process
@@ -129,6 +130,10 @@ def test_a_running_server_is_asked_corrected_and_exported(tmp_path: Path) -> Non
         (["export", "out.csv"], 2, ".parquet or .jsonl"),
         (["backup", "x.db", "--data-dir", "/nonexistent"], 6, "does not exist"),
         (["serve", "--listen", "0.0.0.0:0"], 2, "edge-match certs"),
+        (["certs", "server", "--host", "mätcher", "--dir", "/nonexistent"], 2, "xn--"),
+        (["certs", "server", "--host", "a b", "--dir", "/nonexistent"], 2, "no host's name"),
+        (["certs", "box", "b", "--site", "s", "--days", "99999999"], 2, "36500"),
+        (["serve", "--listen", "foo"], 2, "not HOST:PORT"),
         (["serve", "--tls-ca", "x"], 2, "given together"),
         (["serve", "--listen", "127.0.0.1:0", "--ready-file", "/absent/f"], 2, "does not exist"),
         (["--config", "/nonexistent.toml"], 2, "--config"),
@@ -159,6 +164,19 @@ def test_a_damaged_ledger_ends_with_its_exit_code_and_the_cure(tmp_path: Path) -
 
     assert done.returncode == 6
     assert "backup" in done.stderr
+
+
+def test_the_version_is_shown() -> None:
+    done = edge_match("--version")
+
+    assert (done.returncode, done.stdout.strip()) == (0, SOFTWARE)
+
+
+def test_an_export_that_ends_early_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = edge_match("export", tmp_path / "out.parquet", "--server", "127.0.0.1:1")
+
+    assert done.returncode == 5
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_page_that_cannot_be_written_is_said(tmp_path: Path) -> None:
