@@ -37,7 +37,7 @@ def list_models(
         folder = existing_folder(models_dir)
         places = [place for place in (folder, folders.packaged_dir()) if place is not None]
         listings = {place: folders.list_models(place) for place in places}
-        defaults = _defaults(folder)
+        defaults, no_default = _defaults(folder)
         entries = read_catalogue(catalogue)
         rows = [row for place in places for row in _rows(place, listings[place], defaults)]
     here = {row["sha256"] for row in rows}
@@ -49,22 +49,25 @@ def list_models(
     troubles = [str(error) for place in places for error in listings[place].broken]
     bare = [str(path) for place in places for path in listings[place].bare]
     if as_json:
-        print(json.dumps({"models": rows, "without_card": bare, "broken_cards": troubles}))
+        found = {"models": rows, "without_card": bare, "broken_cards": troubles}
+        print(json.dumps(found | {"no_default": no_default}))
         return
-    _print(rows, bare, troubles)
+    _print(rows, bare, troubles + no_default)
 
 
-def _defaults(folder: Path | None) -> set[Path]:
+def _defaults(folder: Path | None) -> tuple[set[Path], list[str]]:
+    """The defaults, and why a kind has none: its choice has gone, or nobody can tell."""
     from edge.models_dir import find_default
     from reid.model_errors import ModelError
 
     found: set[Path] = set()
+    why: dict[str, None] = {}  # each once: one broken current.toml speaks for both kinds
     for kind in ("detector", "embedder"):
         try:
             found.add(find_default(kind, folder).path)
-        except ModelError:
-            continue  # no default of this kind: the list shows none
-    return found
+        except ModelError as error:
+            why[str(error)] = None
+    return found, list(why)
 
 
 def _rows(place: Path, listing: Listing, defaults: set[Path]) -> list[dict[str, Any]]:

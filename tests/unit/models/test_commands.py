@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,22 @@ def test_a_choice_or_its_undoing_needs_a_folder_that_exists(tmp_path: Path) -> N
     assert (undone.exit_code, chosen.exit_code) == (2, 2)
     assert f"there is no folder {there}" in undone.stderr
     assert f"there is no folder {there}" in chosen.stderr
+
+
+def test_the_list_says_why_there_is_no_default(tmp_path: Path) -> None:
+    detector(tmp_path / "d.onnx")
+    at = ("--models-dir", tmp_path)
+    ran("use", "d", *at)
+    (tmp_path / "d.onnx").unlink()
+
+    gone = json.loads(ran("list", *at, "--json").stdout)["no_default"]
+    (tmp_path / "current.toml").write_bytes(b"\xff")
+    broken = json.loads(ran("list", *at, "--json").stdout)["no_default"]
+    for_people = ran("list", *at)
+
+    assert len(gone) == 1 and gone[0].startswith("model d: no detector of that name")
+    assert len(broken) == 1 and "current.toml: cannot be read" in broken[0]
+    assert "delete it, then choose again" in " ".join(for_people.stdout.split())
 
 
 def test_what_nothing_is_rolled_back_to_is_said(tmp_path: Path) -> None:
