@@ -25,6 +25,7 @@ from edge.model_keeper import ModelKeeper
 from edge.models_dir import find_model
 from edge.refusals import CannotStart, refusals
 from edge.settings import default_cache_dir
+from edge.signals import Stopped, stops_start
 from edge.sources.urls import SourceKind, parse
 from reid import logs
 
@@ -45,10 +46,16 @@ def run(
     """
     logs.configure(config.status.log)
     try:
-        with refusals():
-            _look_ahead(config)
         with ExitStack() as stack:
-            return Box(config, sources_of(config, sample=sample), stack=stack, reread=reread).run()
+            with stops_start():
+                with refusals():
+                    _look_ahead(config)
+                sources = sources_of(config, sample=sample)
+                box = Box(config, sources, stack=stack, reread=reread)
+            return box.run()
+    except Stopped:
+        log.info("told to stop while starting")
+        return ExitCode.DONE
     except CannotStart as refusal:
         print(f"edge-run: {logs.mask(str(refusal))}", file=sys.stderr)
         return refusal.code

@@ -1,4 +1,4 @@
-"""Signals as events: SIGTERM and Ctrl-C ask for the end, SIGHUP for a reload. Main thread only."""
+"""Signals: SIGTERM and Ctrl-C ask for the end, SIGHUP for a reload. Main thread only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+
+class Stopped(BaseException):
+    """SIGTERM came before the box ran. No error: only who began the start may take it."""
+
+
+@contextmanager
+def stops_start() -> Iterator[None]:
+    """SIGTERM raises Stopped, so that what was opened so far is closed.
+
+    Its usual course closes nothing; for the first process of a container there is none.
+    """
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

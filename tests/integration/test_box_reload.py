@@ -107,6 +107,17 @@ def test_a_reload_asked_for_while_the_box_still_starts_is_done_and_does_not_end_
     assert done.code == 0, done.stderr
 
 
+def test_a_box_that_is_told_to_stop_while_it_starts_ends_well(tmp_path: Path, models: Path) -> None:
+    file = tmp_path / "box.toml"
+    settings(file, {"only": f"{SCENE}&camera=1"})
+    with running(file, models, f"127.0.0.1:{free_port()}") as (box, _):
+        box.wait_for_log("by the tests")  # models are being opened, nothing has started yet
+        box.process.send_signal(signal.SIGTERM)
+        done = box.finish(within_s=20)
+
+    assert done.code == 0, done.stderr
+
+
 def test_a_reload_with_a_mistake_changes_nothing_and_is_said(tmp_path: Path, models: Path) -> None:
     file = tmp_path / "box.toml"
     settings(file, {"stays": f"{SCENE}&camera=1"})
