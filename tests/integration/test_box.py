@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,13 @@ def test_sigterm_drains_and_exits_0(tmp_path: Path, models: Path, matcher: Match
     assert done.summary["sightings"]["waiting"] == 0
 
 
+def _pending(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal waits to be taken; two that wait at once would be one."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    waiting = re.findall(r"^(?:SigPnd|ShdPnd):\s*(\w+)$", status, re.MULTILINE)
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in waiting)
+
+
 def test_sigterm_while_the_box_ends_lets_it_end_however_often_it_comes(
     tmp_path: Path, models: Path, film: Path
 ) -> None:
@@ -149,7 +156,7 @@ def test_sigterm_while_the_box_ends_lets_it_end_however_often_it_comes(
         box.wait_for_log("ending")  # it waits shutdown_s for the matcher
         for _ in range(2):
             box.process.send_signal(signal.SIGTERM)
-            time.sleep(0.1)  # two that wait at once would be one
+            eventually(lambda: not _pending(box.process.pid, signal.SIGTERM), within_s=10)
         done = box.finish(within_s=30)
 
     assert done.code == 0

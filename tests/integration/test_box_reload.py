@@ -92,13 +92,19 @@ def test_cameras_come_and_go_and_the_others_run_on(tmp_path: Path, models: Path)
     assert done.summary["sightings"]["waiting"] == 0
 
 
+@contextmanager
+def starting(folder: Path, models: Path) -> Iterator[Box]:
+    """A box with one camera that opens its models; nothing has started yet."""
+    settings(folder / "box.toml", {"only": f"{SCENE}&camera=1"})
+    with running(folder / "box.toml", models, f"127.0.0.1:{free_port()}") as (box, _):
+        box.wait_for_log("by the tests")
+        yield box
+
+
 def test_a_reload_asked_for_while_the_box_still_starts_is_done_and_does_not_end_it(
     tmp_path: Path, models: Path
 ) -> None:
-    file = tmp_path / "box.toml"
-    settings(file, {"only": f"{SCENE}&camera=1"})
-    with running(file, models, f"127.0.0.1:{free_port()}") as (box, _):
-        box.wait_for_log("by the tests")  # models are being opened, nothing has started yet
+    with starting(tmp_path, models) as box:
         box.process.send_signal(signal.SIGHUP)
         box.wait_for_log("reloaded")
         box.process.send_signal(signal.SIGTERM)
@@ -108,10 +114,7 @@ def test_a_reload_asked_for_while_the_box_still_starts_is_done_and_does_not_end_
 
 
 def test_a_box_that_is_told_to_stop_while_it_starts_ends_well(tmp_path: Path, models: Path) -> None:
-    file = tmp_path / "box.toml"
-    settings(file, {"only": f"{SCENE}&camera=1"})
-    with running(file, models, f"127.0.0.1:{free_port()}") as (box, _):
-        box.wait_for_log("by the tests")  # models are being opened, nothing has started yet
+    with starting(tmp_path, models) as box:
         box.process.send_signal(signal.SIGTERM)
         done = box.finish(within_s=20)
 
