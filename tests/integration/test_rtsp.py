@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge.config import SourceConfig
@@ -70,6 +71,13 @@ class Watched:
         eventually(
             lambda: self.taken > before + 3 and self.camera.state is CameraState.ONLINE,
             within_s=within_s,
+            state=self.describe,
+        )
+
+    def gives_pictures_of(self, height: int) -> None:
+        eventually(
+            lambda: self.last is not None and self.last.height == height,
+            within_s=15.0,
             state=self.describe,
         )
 
@@ -277,3 +285,34 @@ def test_capture_times_come_from_the_cameras_sender_reports(
         within_s=20.0,
         state=lambda: (camera.last and camera.last.captured, camera.describe()),
     )
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("libx265", "mp4"), ("mjpeg", "mkv")])
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_h265_and_motion_jpeg_cameras_are_read_like_others(
+    stack: ExitStack, clip: Path, codec: str, suffix: str, transport: str
+) -> None:
+    film = write_clip(clip.with_name(f"{codec}.{suffix}"), frames=50, codec=codec)
+    server = stack.enter_context(RtspServer({"/gate": film}))
+
+    camera = watch(stack, server.url("/gate"), transport=transport)
+
+    camera.gives_frames(within_s=15.0)
+    assert camera.last is not None
+    assert camera.last.image.shape == (240, 320, 3)
+    yellow = np.abs(camera.last.image.astype(int) - (40, 200, 240)).max(2) < 40
+    assert 0.04 < yellow.mean() < 0.06, "the square of the film is a twentieth of the picture"
+
+
+def test_a_camera_that_changes_its_size_goes_on_in_the_new_one(
+    stack: ExitStack, clip: Path
+) -> None:
+    small = write_clip(clip.with_name("small.mp4"), frames=50, width=320, height=240)
+    large = write_clip(clip.with_name("large.mp4"), frames=50, width=640, height=360)
+    server = stack.enter_context(RtspServer({"/gate": (small, large)}))
+
+    camera = watch(stack, server.url("/gate"))
+
+    for height in (240, 360, 240):
+        camera.gives_pictures_of(height)
+    assert camera.camera.counters().reconnects == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -30,18 +31,25 @@ def missing() -> str | None:
 
 
 class RtspServer:
-    """One server with some cameras; the port stays the same over restarts."""
+    """One server with some cameras; the port stays the same over restarts.
+
+    Args:
+        mounts: the clip that each path plays, or several of one codec, one after the other.
+    """
 
     def __init__(
         self,
-        mounts: dict[str, Path],
+        mounts: Mapping[str, Path | tuple[Path, ...]],
         *,
         user: str | None = None,
         password: str | None = None,
         auth: str = "digest",
     ) -> None:
         self.port = 0
-        self._arguments = [f"--mount={path}={file}" for path, file in mounts.items()]
+        self._arguments = [
+            f"--mount={path}={'+'.join(map(str, file if isinstance(file, tuple) else (file,)))}"
+            for path, file in mounts.items()
+        ]
         if user is not None:
             self._arguments += [f"--user={user}", f"--password={password}", f"--auth={auth}"]
         self._process: subprocess.Popen[bytes] | None = None

@@ -4,7 +4,9 @@ Run with the system's Python, since GStreamer's bindings are not in a virtual en
 
     /usr/bin/python3 tests/support/rtsp_server.py --mount /main=clip.mp4 [--port 8554]
 
-Clips are MP4 or MKV files with H.264 without B-frames. Prints `READY PORT` once clients can come.
+Clips are MP4 or MKV files with H.264, H.265 or motion JPEG without B-frames. `FILE+FILE` plays one
+after the other, as a camera whose picture changes its size. Prints `READY PORT` once clients can
+come.
 Debian: gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-{base,good,bad}.
 """
 
@@ -22,22 +24,27 @@ gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstApp, GstRtsp, GstRtspServer  # noqa: E402, F401
 
-LAUNCH = (
-    "( appsrc name=src is-live=true format=time ! h264parse config-interval=-1 "
-    "! rtph264pay name=pay0 pt=96 )"
-)
+# by the demuxer's name of the codec: what cuts the stream into pictures, and what sends them
+CODECS = {
+    "video/x-h264": (
+        "h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au",
+        "h264parse config-interval=-1 ! rtph264pay name=pay0 pt=96",
+    ),
+    "video/x-h265": (
+        "h265parse config-interval=-1 ! video/x-h265,stream-format=byte-stream,alignment=au",
+        "h265parse config-interval=-1 ! rtph265pay name=pay0 pt=96",
+    ),
+    "image/jpeg": ("jpegparse", "rtpjpegpay name=pay0 pt=26"),
+}
 
 
 class Clip:
-    """The access units of one clip, in memory."""
+    """The pictures of one clip as they were encoded, in memory."""
 
     def __init__(self, path: str) -> None:
-        demuxer = "matroskademux" if path.endswith(".mkv") else "qtdemux"
-        pipeline = Gst.parse_launch(
-            f'filesrc location="{path}" ! {demuxer} ! h264parse config-interval=-1 '
-            "! video/x-h264,stream-format=byte-stream,alignment=au ! appsink name=out sync=false"
-        )
-        pipeline.set_state(Gst.State.PLAYING)
+        codec = _codec(path)
+        parser, self.payloader = CODECS[codec]
+        pipeline = _playing(f"{_demuxed(path)} ! {parser} ! appsink name=out sync=false")
         sink = pipeline.get_by_name("out")
         self.units: list[bytes] = []
         self.caps = None
@@ -47,9 +54,37 @@ class Clip:
             self.units.append(buffer.extract_dup(0, buffer.get_size()))
         pipeline.set_state(Gst.State.NULL)
         if not self.units:
-            raise SystemExit(f"{path} holds no H.264 that can be read")
+            raise SystemExit(f"{path} holds no {codec} that can be read")
         found, numerator, denominator = self.caps.get_structure(0).get_fraction("framerate")
         self.interval = Gst.SECOND * denominator // numerator if found and numerator else 40_000_000
+
+    def then(self, other: Clip) -> None:
+        """Play another clip after this one."""
+        if other.payloader != self.payloader:
+            raise SystemExit("clips that follow each other have one codec")
+        self.units += other.units
+
+
+def _demuxed(path: str) -> str:
+    demuxer = "matroskademux" if path.endswith(".mkv") else "qtdemux"
+    return f'filesrc location="{path}" ! {demuxer}'
+
+
+def _playing(launch: str):
+    pipeline = Gst.parse_launch(launch)
+    pipeline.set_state(Gst.State.PLAYING)
+    return pipeline
+
+
+def _codec(path: str) -> str:
+    """What the demuxer calls the clip's codec."""
+    pipeline = _playing(f"{_demuxed(path)} ! appsink name=out sync=false")
+    sample = pipeline.get_by_name("out").try_pull_sample(10 * Gst.SECOND)
+    pipeline.set_state(Gst.State.NULL)
+    found = sample.get_caps().get_structure(0).get_name() if sample else "no video"
+    if found not in CODECS:
+        raise SystemExit(f"{path} holds {found}, not one of {', '.join(CODECS)}")
+    return found
 
 
 class Player:
@@ -72,7 +107,7 @@ class Player:
 def mount(server, path: str, clip: Clip) -> None:
     """Serve one clip as a camera that all clients share."""
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(LAUNCH)
+    factory.set_launch(f"( appsrc name=src is-live=true format=time ! {clip.payloader} )")
     factory.set_shared(True)
     # kept here, since the bindings would forget a Player that nobody holds
     players = []
@@ -129,8 +164,12 @@ def main() -> None:
     paths = []
     for entry in arguments.mount:
         path, _, file = entry.partition("=")
-        clip = clips.get(file) or clips.setdefault(file, Clip(file))
-        mount(server, path, clip)
+        if file not in clips:
+            first, *others = file.split("+")
+            clips[file] = Clip(first)
+            for other in others:
+                clips[file].then(Clip(other))
+        mount(server, path, clips[file])
         paths.append(path)
     if arguments.user:
         protect(server, arguments.user, arguments.password or "", arguments.auth)
