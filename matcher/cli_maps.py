@@ -4,6 +4,8 @@ a running `edge-match serve --maps` follows within seconds."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +16,7 @@ from rich.table import Table
 from matcher.cli_common import Json
 from matcher.settings import SettingsError
 from reid.model_errors import ModelError
-from reid.site_maps import SiteMaps, folder_of, site_folders
+from reid.site_maps import SiteMaps, site_folders
 
 app = typer.Typer(
     help="Show and choose the maps that edge-models adapt --embeddings fitted for sites.",
@@ -31,7 +33,7 @@ Site = Annotated[str, typer.Argument(help="The site.")]
 def maps_list(folder: Folder, as_json: Json = False) -> None:
     """Show the maps of every site, and which is asked for."""
     rows = []
-    for site, path in site_folders(_existing(folder)).items():
+    for site, path in _sites(folder).items():
         rows += _rows(site, SiteMaps(path))
     if as_json:
         print(json.dumps({"maps": rows}))
@@ -41,9 +43,10 @@ def maps_list(folder: Folder, as_json: Json = False) -> None:
         table.add_column(name)
     for row in rows:
         errors = "" if row["errors"] is None else "{:.1%} → {:.1%}".format(*row["errors"])  # type: ignore[misc]
+        number = "" if row["number"] is None else row["number"]
         asked = "yes" if row["asked_for"] else ""
         table.add_row(
-            *(str(one) for one in (row["site"], row["number"], asked, row["made_at"])),
+            *(str(one) for one in (row["site"], number, asked, row["made_at"])),
             errors,
             str(row["problem"]),
         )
@@ -58,29 +61,45 @@ def maps_use(
 ) -> None:
     """Ask for one of a site's maps."""
     maps = _maps(folder, site)
-    try:
+    with _refusals(site):
         maps.use(number)
-    except ModelError as error:
-        raise SettingsError(f"{site}: {error}") from error
     _say(site, number)
 
 
 @app.command("rollback")
 def maps_rollback(site: Site, folder: Folder) -> None:
     """Ask for the map before the one in use; before the first: none."""
+    maps = _maps(folder, site)
+    with _refusals(site):
+        number = maps.roll_back()
+    if number is None:
+        raise SettingsError(f"{site}: nothing to roll back, no map of it is asked for")
+    _say(site, number)
+
+
+@contextmanager
+def _refusals(site: str) -> Iterator[None]:
     try:
-        _say(site, _maps(folder, site).roll_back())
-    except ModelError as error:
-        raise SettingsError(f"{site}: {error}") from error
+        yield
+    except (ModelError, OSError) as error:
+        raise SettingsError(f"{site}: {_said(error)}") from error
+
+
+def _said(error: ModelError | OSError) -> str:
+    if isinstance(error, ModelError):
+        return str(error)
+    where = error.filename2 or error.filename
+    return f"{where}: {error.strerror}; check path and rights"
 
 
 def _rows(site: str, maps: SiteMaps) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     try:
         asked = maps.current_number()
-    except ModelError as error:
-        return [_row(site, None, False, problem=str(error))]
-    for number in maps.numbers():
+        numbers = maps.numbers()
+    except (ModelError, OSError) as error:
+        return [_row(site, None, False, problem=_said(error))]
+    for number in numbers:
         try:
             card = maps.read(number)[1]
         except ModelError as error:
@@ -112,18 +131,21 @@ def _row(
     }
 
 
-def _existing(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise SettingsError(f"{folder}: no such folder; give --maps DIR, as to edge-models adapt")
-    return folder
+def _sites(folder: Path) -> dict[str, Path]:
+    try:
+        if folder.is_dir():
+            return site_folders(folder)
+    except OSError as error:
+        raise SettingsError(_said(error)) from error
+    raise SettingsError(f"{folder}: no such folder; give --maps DIR, as to edge-models adapt")
 
 
 def _maps(folder: Path, site: str) -> SiteMaps:
-    path = folder_of(_existing(folder), site)
-    if not path.is_dir():
-        known = ", ".join(sorted(site_folders(folder)))
-        raise SettingsError(f"{folder}: no maps of site {site!r}; there are of: {known or 'none'}")
-    return SiteMaps(path)
+    sites = _sites(folder)
+    if site not in sites:
+        known = ", ".join(sorted(sites)) or "none"
+        raise SettingsError(f"{folder}: no maps of site {site!r}; there are of: {known}")
+    return SiteMaps(sites[site])
 
 
 def _say(site: str, number: int) -> None:

@@ -61,10 +61,14 @@ class MapFolder:
         """
         if self._folder is None:
             return [Change(site, 0) for site in sorted(in_force)], {}
-        if not self._folder.is_dir():
-            return [], {"": f"{self._folder}: no such folder (--maps); maps in force stay"}
+        try:
+            if not self._folder.is_dir():
+                return [], {"": f"{self._folder}: no such folder (--maps); maps in force stay"}
+            folders = site_folders(self._folder)
+        except OSError as error:
+            text = f"cannot be read ({error.strerror}; --maps); maps in force stay"
+            return [], {"": f"{self._folder}: {text}"}
         changes, problems = [], {}
-        folders = site_folders(self._folder)
         for site in sorted({*folders, *in_force}):
             try:
                 change = self._of(site, folders.get(site), in_force.get(site))

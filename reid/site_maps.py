@@ -119,21 +119,24 @@ class SiteMaps:
             self._withdrawn(old).unlink(missing_ok=True)
         return path
 
-    def roll_back(self) -> int:
+    def roll_back(self) -> int | None:
         """Go back to the map before the one in use that was not itself rolled back.
 
-        Returns its number, 0 for none. `use` takes up again what was rolled back.
+        Returns its number, 0 for none; None, and nothing changes, where no map is in use. `use`
+        takes up again what was rolled back.
 
         Raises:
             ModelError: that map is damaged; nothing changes, since nobody would take it up.
+            OSError: the folder cannot be read or written.
         """
         number = self.current_number()
+        if not number:
+            return None
         earlier = [one for one in self.numbers() if one < number]
         before = max((one for one in earlier if not self._withdrawn(one).exists()), default=0)
         if before:
             self.read(before)
-        if number:
-            replace_file(self._withdrawn(number), b"")
+        replace_file(self._withdrawn(number), b"")
         self._point(before)
         return before
 
@@ -142,6 +145,7 @@ class SiteMaps:
 
         Raises:
             ModelError: it is not there, or damaged.
+            OSError: the folder cannot be written.
         """
         if number:
             self.read(number)

@@ -216,6 +216,11 @@ def _roll_back(console: Console, maps: Path, site: str) -> None:
             f"{error}; nothing was changed: edge-match maps use chooses another map, or none by 0"
         )
         _refuse(console, text, error, 3)
+    if number is None:
+        console.print(
+            f"{site}: nothing to roll back, vectors stay as they are", style="red", soft_wrap=True
+        )
+        raise typer.Exit(2)
     now = f"map {number}" if number else "no map: vectors stay as they are"
     console.print(f"{site}: in use is {now}", highlight=False, markup=False)
 

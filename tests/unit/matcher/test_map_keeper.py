@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -143,6 +145,25 @@ def test_maps_in_force_stay_where_their_folder_is_gone(tmp_path: Path) -> None:
 
     assert of_site[0] == [] and "no folder of it any more" in of_site[1]["site"]
     assert of_all[0] == [] and "no such folder (--maps)" in of_all[1][""]
+
+
+@pytest.mark.parametrize("call", ["is_dir", "iterdir"])
+def test_maps_in_force_stay_where_their_folder_cannot_be_listed(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_force = {"site": publish(tmp_path)}
+
+    def stale(self: Path) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))
+
+    monkeypatch.setattr(Path, call, stale)
+
+    changes, problems = MapFolder(tmp_path).changes(in_force)
+
+    assert changes == []
+    assert problems[""] == (
+        f"{tmp_path}: cannot be read (Stale file handle; --maps); maps in force stay"
+    )
 
 
 def test_without_a_folder_every_map_is_taken_out(tmp_path: Path) -> None:

@@ -400,6 +400,18 @@ def test_a_rollback_of_a_site_without_maps_is_refused_and_makes_no_folder(tmp_pa
     assert [path.name for path in maps.iterdir()] == ["drawn"]
 
 
+def test_a_rollback_of_a_site_that_uses_no_map_is_refused(tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    maps_of(maps, "drawn").use(0)
+
+    result = CliRunner().invoke(
+        app, ["adapt", "--rollback", "--site", "drawn", "--maps", str(maps)]
+    )
+
+    assert result.exit_code == 2
+    assert "drawn: nothing to roll back" in result.output
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

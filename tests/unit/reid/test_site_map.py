@@ -169,9 +169,9 @@ def test_the_newest_map_is_in_use_until_it_is_rolled_back(tmp_path: Path) -> Non
         maps.publish(number, made(number), card(made(number), number))
 
     used = maps.current_number()
-    back, further = maps.roll_back(), maps.roll_back()
+    back, further, beyond = maps.roll_back(), maps.roll_back(), maps.roll_back()
 
-    assert (used, back, further) == (2, 1, 0)
+    assert (used, back, further, beyond) == (2, 1, 0, None)
     assert maps.current() is None
     assert maps.next_number() == 3  # a number never means two maps
 
