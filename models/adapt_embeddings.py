@@ -40,13 +40,14 @@ from reid.site_map import SiteMap
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 LEAST_TRACKLETS = 200  # fewer people than a batch has would be learned by heart
+MOST_NUMBERS = 2048  # of a vector; a map grows with their square, and matchers take 16 MiB
 _LEAST_OF_CAMERA = 30  # vectors; a camera with fewer gets the statistics of all
 _CANDIDATES = 60  # neighbours among which a tracklet's best of every camera is looked for
 _SURE_SHARE = 0.5  # of the pairs that choose each other, the more alike half teaches transit times
 
 
 class NothingToLearn(EvidenceError):
-    """The sightings are too few, of one camera, or fall into no clusters of people."""
+    """Too few sightings, or of one camera; no clusters of people; or vectors too long for a map."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def fit(
     """Learn the map of a site.
 
     Raises:
-        NothingToLearn: too few tracklets, one camera only, or no clusters.
+        NothingToLearn: too few tracklets, one camera only, no clusters, or vectors that are too
+            long for a map.
     """
     recipe = recipe or AdaptRecipe()
     _enough(evidence)
@@ -227,6 +229,12 @@ def _enough(evidence: Evidence) -> None:
     if seen < 2:
         raise NothingToLearn(
             f"{evidence.site!r}: sightings of {seen} camera; what differs between cameras needs two"
+        )
+    numbers = evidence.vectors.shape[1]
+    if numbers > MOST_NUMBERS:
+        raise NothingToLearn(
+            f"{evidence.site!r}: vectors of {numbers} numbers, a map is for up to {MOST_NUMBERS}; "
+            "take an embedder of fewer"
         )
     if evidence.tracklets < LEAST_TRACKLETS:
         raise NothingToLearn(

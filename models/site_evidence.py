@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from reid.codec import EmbeddingError, decode
+from reid.limits import STRING_BYTES
 from reid.v1.sighting_pb2 import Embedding, Sighting
 
 Floats = NDArray[np.float32]
@@ -136,12 +137,12 @@ def from_records(
     newest: dict[tuple[str, str], _Newest] = {}
     for position, record in enumerate(records, 1):
         try:
-            key = (str(record["site"]), str(record["tracklet_id"]))
+            key = (_name(record, "site"), _name(record, "tracklet_id"))
             revision = int(record["revision"])
             if key in newest and newest[key].revision >= revision:
                 continue
             newest[key] = _read(record, revision)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise EvidenceError(
                 f"{where}: sighting {position} is none ({type(error).__name__}: {error}); make the "
                 "file with edge-match export"
@@ -209,13 +210,13 @@ class _Newest:
 
 
 def _read(record: Mapping[str, Any], revision: int) -> _Newest:
-    """Raises KeyError, TypeError or ValueError where the record is no sighting."""
+    """Raises KeyError, TypeError, ValueError or OverflowError where it is no sighting."""
     vectors, damaged = _vectors(record)
     return _Newest(
         revision=revision,
         tracklet_id=str(record["tracklet_id"]),
         # EDGE/CAMERA: two boxes of a site may name their cameras alike
-        place=f"{record['edge_id']}/{record['camera']}",
+        place=f"{_name(record, 'edge_id')}/{_name(record, 'camera')}",
         seen_with=tuple(str(other) for other in record["seen_with"] or ()),
         first=_seconds(record["first_seen_unix_nanos"]),
         last=_seconds(record["last_seen_unix_nanos"]),
@@ -238,10 +239,18 @@ def _vectors(record: Mapping[str, Any]) -> tuple[dict[str, Floats], int]:
                 and np.isfinite(length)
                 and abs(length - 1) <= _UNIT_TOLERANCE
             ):
-                found.setdefault(str(one["space_id"]), []).append(vector / np.float32(length))
+                found.setdefault(_name(one, "space_id"), []).append(vector / np.float32(length))
             else:
                 damaged += 1
     return {space: np.stack(vectors) for space, vectors in found.items()}, damaged
+
+
+def _name(record: Mapping[str, Any], field: str) -> str:
+    """A name as the wire has them: a map's card and folder are named by it."""
+    name = record[field]
+    if not isinstance(name, str) or not 0 < len(name.encode()) <= STRING_BYTES:
+        raise ValueError(f"{field} is {name!r:.40}, text of 1 to {STRING_BYTES} bytes expected")
+    return name
 
 
 def _seconds(nanos: float | None) -> float:

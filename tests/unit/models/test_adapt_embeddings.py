@@ -71,6 +71,15 @@ def test_a_site_of_one_camera_or_of_few_tracklets_teaches_nothing() -> None:
         fit(evidence.part(np.arange(evidence.tracklets) < 60), QUICK)
 
 
+def test_vectors_of_more_numbers_than_a_map_may_have_are_refused() -> None:
+    evidence, _ = drawn_site()
+    wide = np.zeros((len(evidence.vectors), 4096), np.float32)
+    wide[:, 0] = 1.0
+
+    with pytest.raises(NothingToLearn, match=r"vectors of 4096 numbers.*up to 2048"):
+        fit(replace(evidence, vectors=wide), QUICK)
+
+
 def test_clusters_that_run_together_make_no_map() -> None:
     evidence, _ = drawn_site()
     loose = replace(QUICK.clustering, eps=0.79, k1=200)
@@ -251,8 +260,16 @@ def test_lines_that_are_no_sightings_are_refused_by_number(tmp_path: Path, line:
         {"last_seen_unix_nanos": [1]},
         {"seen_with": 3},
         {"revision": None},
+        {"revision": float("inf")},
+        {"first_seen_unix_nanos": 10**400},
         {"shots": [{"embeddings": [{"space_id": "s", "vector": "abc"}]}]},
+        {"shots": [{"embeddings": [{"space_id": "s", "vector": [10**400]}]}]},
+        {"shots": [{"embeddings": [{"space_id": "s" * 129, "vector": [1.0]}]}]},
         {"shots": "abc"},
+        {"site": ""},
+        {"site": None},
+        {"site": "s" * 129},
+        {"site": "\ud800"},
     ],
 )
 def test_fields_of_another_kind_are_refused_by_number(changes: dict[str, object]) -> None:
