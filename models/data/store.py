@@ -8,6 +8,7 @@ Threads: `read` and `image` may be called from any number of threads.
 from __future__ import annotations
 
 import os
+import posixpath
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from models.data.errors import DataError, UnreadableImages
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+MOST_LINKS = 40  # one after the other, as Linux allows
 
 
 class Store(Protocol):
@@ -40,14 +42,16 @@ class Store(Protocol):
 
 
 class FolderStore:
-    """A set unpacked in a folder."""
+    """A set unpacked in a folder; links are followed, for a part may lie on another disk.
+
+    Raises:
+        OSError: a folder of it cannot be listed.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.where = str(folder)
         self._folder = folder
-        self._names = sorted(
-            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-        )
+        self._names = sorted(_files(folder, "", (_identity(folder.stat()),)))
 
     def names(self) -> Sequence[str]:
         return self._names
@@ -62,18 +66,41 @@ class FolderStore:
         return
 
 
+def _files(folder: Path, below: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Names of all files below a folder; `above` are the folders that lead there."""
+    with os.scandir(folder / below) as entries:
+        for entry in entries:
+            name = f"{below}/{entry.name}" if below else entry.name
+            if _is_folder(entry):
+                own = _identity(entry.stat())
+                if own not in above:  # a link back to where it lies shows nothing new
+                    yield from _files(folder, name, (*above, own))
+            elif entry.is_symlink() or entry.is_file():  # a link to nothing is named when read
+                yield name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_dev, stat.st_ino
+
+
 class TarStore:
-    """A set in an uncompressed tar, read in place by offset."""
+    """A set in an uncompressed tar, read in place by offset; links inside it are followed."""
 
     def __init__(self, path: Path) -> None:
         self.where = str(path)
+        self._members: dict[str, tuple[int, int]] = {}  # offset and size
+        self._links: dict[str, str] = {}
         try:
             with tarfile.open(path, "r:") as archive:
-                self._members = {
-                    member.name.removeprefix("./"): (member.offset_data, member.size)
-                    for member in archive
-                    if member.isfile()
-                }
+                for member in archive:
+                    self._add(member)
                 end = archive.offset
         except tarfile.TarError as error:
             raise DataError(
@@ -88,11 +115,24 @@ class TarStore:
                 f"{path} is cut short after {len(self._members)} files; copy it here again"
             )
 
+    def _add(self, member: tarfile.TarInfo) -> None:
+        name = member.name.removeprefix("./")
+        if member.isfile():
+            self._members[name] = (member.offset_data, member.size)
+        elif member.islnk():  # the same file once more: tar stores it once
+            self._links[name] = member.linkname.removeprefix("./")
+        elif member.issym():
+            beside = posixpath.join(posixpath.dirname(name), member.linkname)
+            self._links[name] = posixpath.normpath(beside)
+
     def names(self) -> Sequence[str]:
-        return sorted(self._members)
+        return sorted(self._members.keys() | self._links.keys())
 
     def read(self, name: str) -> bytes:
-        offset, size = self._members[name]
+        target = name
+        for _ in range(MOST_LINKS):  # they may lead in a circle
+            target = self._links.get(target, target)
+        offset, size = self._members[target]
         if self._file is None:
             raise ValueError(f"{self.where} is closed")
         return os.pread(self._file, size, offset)

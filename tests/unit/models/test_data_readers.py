@@ -171,23 +171,61 @@ def test_a_path_that_is_neither_folder_nor_tar_is_refused(tmp_path: Path) -> Non
         open_dataset("prid", tmp_path)
 
 
-def test_a_tar_cut_short_is_refused_wherever_the_cut_lies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shift", [0, 100, -1], ids=["between files", "in a header", "in a file"])
+def test_a_tar_cut_short_is_refused_wherever_the_cut_lies(tmp_path: Path, shift: int) -> None:
     folder = market(tmp_path / "set", train=1, test=1, shots=1)
-    whole = tarred(folder, tmp_path / "whole.tar")
+    whole, short = tarred(folder, tmp_path / "whole.tar"), tmp_path / "short.tar"
     with tarfile.open(whole) as archive:
         headers = [member.offset for member in archive]
-    cuts = {
-        "between files": headers[3],
-        "in a header": headers[3] + 100,
-        "in a file": headers[3] - 1,
-    }
+    short.write_bytes(whole.read_bytes()[: headers[3] + shift])
 
-    for where, cut in cuts.items():
-        short = tmp_path / "short.tar"
-        short.write_bytes(whole.read_bytes()[:cut])
-        with pytest.raises(DataError, match=r"short\.tar .*copy it (here )?again"):
-            open_dataset("market1501", short)
-        assert where
+    with pytest.raises(DataError, match=r"short\.tar .*copy it (here )?again"):
+        open_dataset("market1501", short)
+
+
+def _as_it_is(folder: Path, path: Path) -> Path:
+    """A tar with its links, as `tar -cf` writes it."""
+    with tarfile.open(path, "w") as archive:
+        archive.add(folder, ".")
+    return path
+
+
+def test_links_are_images_like_any_in_folder_and_tar(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    write(folder / "train" / "1_c1_a.png", figure(1, 1, 0))
+    (folder / "train" / "1_c2_hard.png").hardlink_to(folder / "train" / "1_c1_a.png")
+    (folder / "train" / "1_c3_soft.png").symlink_to("1_c1_a.png")
+    (folder / "train" / "1_c4_twice.png").symlink_to("1_c3_soft.png")
+
+    for place in (folder, _as_it_is(folder, tmp_path / "set.tar")):
+        dataset = open_dataset("folder", place)
+        assert [sample.camera for sample in dataset.train] == [1, 2, 3, 4]
+        first, *others = dataset.images.all([s.name for s in dataset.train], "folder")
+        assert all(np.array_equal(first, other) for other in others)
+
+
+def test_a_link_to_nothing_is_an_unreadable_image(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    write(folder / "train" / "1_c1_a.png", figure(1, 1, 0))
+    (folder / "train" / "1_c2_b.png").symlink_to("gone.png")
+    (folder / "train" / "1_c3_c.png").symlink_to("1_c3_c.png")
+
+    for place in (folder, _as_it_is(folder, tmp_path / "set.tar")):
+        dataset = open_dataset("folder", place)
+        with pytest.raises(UnreadableImages) as caught:
+            list(dataset.images.all([s.name for s in dataset.train], "folder"))
+        assert caught.value.files == ("train/1_c2_b.png", "train/1_c3_c.png")
+
+
+def test_a_part_may_be_a_link_to_a_folder_elsewhere(tmp_path: Path) -> None:
+    write(tmp_path / "disk" / "1_c1_a.png", figure(1, 1, 0))
+    (tmp_path / "disk" / "back").symlink_to(tmp_path / "disk")  # must not be followed for ever
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train").symlink_to(tmp_path / "disk")
+
+    dataset = open_dataset("folder", tmp_path / "set")
+
+    assert [sample.name for sample in dataset.train] == ["train/1_c1_a.png"]
 
 
 def test_cuhk03s_new_protocol_counts_every_part_as_the_same_people(tmp_path: Path) -> None:
