@@ -14,13 +14,14 @@ import pickle
 import struct
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from models.osnet import FULL_CHANNELS, Architecture, OSNet
 from models.recipe import RecipeError, build
+from reid.card import LEAST_SIDE, MOST_SIDE
 
 State = dict[str, Tensor]
 # What torch's unpickler gives, for it has no error of its own, on text and on torn files.
@@ -36,6 +37,7 @@ _NO_CHECKPOINT = (
     OSError,
 )
 SHOWN = 4
+HEADS = ("classifier", "attributes")
 
 
 class CheckpointError(Exception):
@@ -46,7 +48,8 @@ def read(path: Path) -> dict[str, Any]:
     """The contents of a checkpoint file.
 
     Raises:
-        CheckpointError: missing, cut short, or holding more than tensors and plain values.
+        CheckpointError: it cannot be read, is cut short, or holds more than tensors and plain
+            values.
     """
     if path.suffix.lower() == ".onnx":
         raise CheckpointError(
@@ -63,7 +66,9 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
     except _NO_CHECKPOINT as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # what a torn archive gives
-            raise
+            raise CheckpointError(
+                f"{path} cannot be read ({error.strerror or error}); check the path and its rights"
+            ) from error
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(
             f"{path} is not a whole checkpoint ({first}); get it again"
@@ -82,7 +87,11 @@ def load(path: Path, *, heads: bool = False) -> OSNet:
     """A network from a checkpoint of ours or a published one, in evaluation mode.
 
     Args:
-        heads: keep the classifier; else it is left out, which is the one thing that may be.
+        heads: keep classifier and attributes; else they are left out, the one thing that may be.
+
+    Raises:
+        CheckpointError: it is none of an OSNet, lacks or has left over a key, or has values that
+            are no numbers.
     """
     contents = read(path)
     if is_detector(contents):
@@ -92,19 +101,24 @@ def load(path: Path, *, heads: bool = False) -> OSNet:
             f"{path} is what a detector's run goes on from; export detector.pt beside it"
         )
     if "architecture" in contents:
-        state = contents.get("ema") or contents["model"]
-        try:
-            arch = build(Architecture, contents["architecture"], str(path))
-        except RecipeError as error:
-            raise CheckpointError(str(error)) from error
+        state = _state(contents.get("ema") or contents.get("model"), path)
+        arch = _architecture(contents["architecture"], path)
     else:
         state = published_state(contents.get("state_dict", contents), path)
         arch = published_architecture(state, path)
-    classes = len(state["classifier.weight"]) if "classifier.weight" in state else 0
-    network = OSNet(arch, classes=classes if heads else 0)
-    if not heads:
-        state = {k: v for k, v in state.items() if not k.startswith("classifier.")}
+    if heads:
+        classes, attributes = (_rows(state, f"{head}.weight") for head in HEADS)
+        network = OSNet(arch, classes=classes, attributes=attributes)
+    else:
+        network = OSNet(arch)
+        own = tuple(f"{head}." for head in HEADS)
+        state = {key: value for key, value in state.items() if not key.startswith(own)}
     load_strictly(network, state, path)
+    broken = [name for name, value in network.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"{path}: {broken[0]} has values that are no numbers; take an earlier checkpoint"
+        )
     return network.eval()
 
 
@@ -128,12 +142,60 @@ def save(path: Path, network: OSNet, **more: Any) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def published_state(state: dict[str, Any], path: Path) -> State:
-    """torchreid's names → ours: `module.` of data parallelism, and AIN's own arrangement."""
-    named = {str(key).removeprefix("module."): value for key, value in state.items()}
-    strangers = [key for key, value in named.items() if not isinstance(value, Tensor)]
+def input_size(contents: dict[str, Any], path: Path) -> tuple[int, int] | None:
+    """Height and width in pixels that a run of ours trained at last; None: it does not say.
+
+    Raises:
+        CheckpointError: what it says is no size.
+    """
+    stage = contents.get("input")
+    if stage is None:
+        return None
+    said = stage if isinstance(stage, dict) else {}
+    height, width = said.get("height"), said.get("width")
+    for side in (height, width):
+        if not isinstance(side, int) or not LEAST_SIDE <= side <= MOST_SIDE:
+            raise CheckpointError(
+                f"{path}: input is {stage}, expected height and width of {LEAST_SIDE} to "
+                f"{MOST_SIDE} px"
+            )
+    return cast(int, height), cast(int, width)
+
+
+def trained_on(contents: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """All people that the weights have seen, "set:part" each; empty where it does not say.
+
+    Raises:
+        CheckpointError: what it says is no list.
+    """
+    sources = contents.get("trained_on", ())
+    if not isinstance(sources, list | tuple):
+        raise CheckpointError(f"{path}: trained_on is {sources!r}, expected a list")
+    return tuple(str(source) for source in sources)
+
+
+def _state(value: object, path: Path) -> State:
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} has no weights where they should be; expected a state dict")
+    strangers = [key for key, item in value.items() if not isinstance(item, Tensor)]
     if strangers:
         raise CheckpointError(f"{path}: {strangers[0]!r} is no tensor; expected a state dict")
+    return {str(key): item for key, item in value.items()}
+
+
+def _rows(state: State, key: str) -> int:
+    """Outputs of a head; 0 where there is none (what is no matrix is left over then)."""
+    weight = state.get(key)
+    return 0 if weight is None or weight.dim() != 2 else len(weight)
+
+
+def published_state(state: object, path: Path) -> State:
+    """torchreid's names → ours: `module.` of data parallelism, and AIN's own arrangement.
+
+    Raises:
+        CheckpointError: it is no state dict.
+    """
+    named = {key.removeprefix("module."): value for key, value in _state(state, path).items()}
     if not any(".layers." in key for key in named):
         return named
     return {_from_ain(key): value for key, value in named.items()}
@@ -161,12 +223,17 @@ def published_architecture(state: State, path: Path) -> Architecture:
     stem = state.get("conv1.conv.weight")
     if stem is None or stem.dim() != 4:
         raise CheckpointError(f"{path}: no conv1.conv.weight (out, 3, 7, 7); this is no OSNet")
-    width = len(stem) / FULL_CHANNELS[0]
-    if "conv2.0.norm_inside.weight" in state:
-        return Architecture(width=width, normalisation="ain")
-    return Architecture(
-        width=width, normalisation="ibn" if "conv2.0.IN.weight" in state else "plain"
-    )
+    after = "ibn" if "conv2.0.IN.weight" in state else "plain"
+    inside = "conv2.0.norm_inside.weight" in state
+    switches = {"normalisation": "ain" if inside else after}
+    return _architecture({"width": len(stem) / FULL_CHANNELS[0]} | switches, path)
+
+
+def _architecture(switches: object, path: Path) -> Architecture:
+    try:
+        return cast(Architecture, build(Architecture, switches, str(path)))
+    except RecipeError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def load_strictly(network: OSNet, state: State, path: Path) -> None:

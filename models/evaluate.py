@@ -80,6 +80,7 @@ def open_model(
 
     Raises:
         ModelError, CheckpointError: the file cannot be used.
+        ExportError: a checkpoint's weights do not compute, as values that are no numbers do not.
     """
     config = RuntimeConfig(threads=threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,9 +126,8 @@ def _checkpoint_file(
     from models import checkpoints  # torch takes seconds to import; an ONNX file needs none
 
     contents = checkpoints.read(path)
-    trained_on = tuple(str(source) for source in contents.get("trained_on", ()))
-    stage = contents.get("input", {})
-    height, width = stage.get("height", size[0]), stage.get("width", size[1])
+    trained_on = checkpoints.trained_on(contents, path)
+    height, width = checkpoints.input_size(contents, path) or size
     content = to_onnx(checkpoints.load(path), height, width)
     copy = folder / "model.onnx"
     card = describe_float(

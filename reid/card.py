@@ -42,6 +42,7 @@ Triple = tuple[float, float, float]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 GOLDEN_VALUES = 16  # enough to tell two networks apart, short enough to read
+LEAST_SIDE, MOST_SIDE = 16, 4096  # px of a model's input
 MAX_CARD_BYTES = 64 * 1024  # a card is a page of text; more is not a card
 
 
@@ -62,8 +63,8 @@ class InputSpec(_Part):
         pad: grey value of the padding, 0..255.
     """
 
-    height: Annotated[int, Field(ge=16, le=4096)]
-    width: Annotated[int, Field(ge=16, le=4096)]
+    height: Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)]
+    width: Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)]
     colour: Literal["bgr", "rgb"] = "rgb"
     range: Literal[1, 255] = 1
     mean: Triple = (0.0, 0.0, 0.0)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from reid.card import LEAST_SIDE, MOST_SIDE
+
 if TYPE_CHECKING:
     from models.detector_export import Calibration
 
 DETECTOR_SIZE = 416  # the box's usual detector input; Ultralytics' own is 640
-LEAST_SIDE, MOST_SIDE = 16, 4096  # px; as cards allow
 MADE_BY = "edge-reid"
 
 
@@ -123,8 +124,9 @@ def export(
             )
             return
         refuse_options("detectors", shares)
-        stage = contents.get("input", {})
-        high, wide = height or stage.get("height", 256), width or stage.get("width", 128)
+        trained = checkpoints.input_size(contents, checkpoint) or (256, 128)
+        high, wide = height or trained[0], width or trained[1]
+        sources = tuple(trained_on or ()) or checkpoints.trained_on(contents, checkpoint)
         for flag, value in (("--height", high), ("--width", wide)):
             if not LEAST_SIDE <= value <= MOST_SIDE:
                 raise typer.BadParameter(
@@ -144,7 +146,7 @@ def export(
         spec=input_spec(high, wide, inside=normalise_inside),
         space_id=space_of(out.stem, content),
         variant_id="float32",
-        training_data=trained_on or [str(name) for name in contents.get("trained_on", ())],
+        training_data=sources,
         licence=licence or RESEARCH_LICENCE,
         commercial_use=commercial_use,
         made_by=made_by,

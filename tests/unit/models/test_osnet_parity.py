@@ -163,3 +163,72 @@ def test_own_checkpoints_come_back_with_their_architecture(tmp_path: Path) -> No
     assert loaded.arch == network.arch
     images = torch.randn(1, 3, 64, 32)
     torch.testing.assert_close(loaded(images), network.eval()(images))
+
+
+def test_own_checkpoints_come_back_with_both_heads(tmp_path: Path) -> None:
+    network = OSNet(Architecture(width=0.25), classes=3, attributes=26).eval()
+    checkpoints.save(tmp_path / "own.pth", network)
+    images = torch.randn(1, 3, 64, 32)
+
+    bare = checkpoints.load(tmp_path / "own.pth")
+    whole = checkpoints.load(tmp_path / "own.pth", heads=True)
+
+    torch.testing.assert_close(bare(images), network(images))
+    torch.testing.assert_close(whole.attribute_logits(images), network.attribute_logits(images))
+
+
+ARCHITECTURE = {"width": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("contents", "say"),
+    [
+        ({"architecture": ARCHITECTURE}, "expected a state dict"),
+        ({"architecture": ARCHITECTURE, "model": [1]}, "expected a state dict"),
+        ({"architecture": ARCHITECTURE, "model": {"classifier.weight": 1}}, "is no tensor"),
+        ({"architecture": ARCHITECTURE, "model": {"classifier.weight": torch.ones(())}}, "lacks"),
+        ({"architecture": 3, "model": {}}, "expected a table"),
+        ({"state_dict": [1, 2]}, "expected a state dict"),
+        ({"conv1.conv.weight": torch.zeros(1000, 3, 7, 7)}, "width is 15.625"),
+        ({"conv1.conv.weight": torch.zeros(16, 3, 7)}, "no OSNet"),
+    ],
+)
+def test_a_checkpoint_of_another_make_is_refused_by_name(
+    tmp_path: Path, contents: dict[str, object], say: str
+) -> None:
+    torch.save(contents, tmp_path / "other.pth")
+
+    with pytest.raises(checkpoints.CheckpointError, match=rf"other\.pth.*{say}"):
+        checkpoints.load(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    state = OSNet(Architecture(width=0.25)).state_dict()
+    state["conv3.1.gate.fc1.weight"][0] = value
+    torch.save(state, tmp_path / "burst.pth")
+
+    with pytest.raises(
+        checkpoints.CheckpointError, match=r"conv3\.1\.gate\.fc1\.weight has values"
+    ):
+        checkpoints.load(tmp_path / "burst.pth")
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(checkpoints.CheckpointError, match="cannot be read"):
+        checkpoints.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "given", [[1], {"height": "a", "width": 32}, {"height": 64}, {"height": -4, "width": 0}]
+)
+def test_an_input_size_that_is_none_is_refused(tmp_path: Path, given: object) -> None:
+    with pytest.raises(checkpoints.CheckpointError, match="input"):
+        checkpoints.input_size({"input": given}, tmp_path / "own.pth")
+
+
+def test_a_published_checkpoint_says_neither_input_nor_people(tmp_path: Path) -> None:
+    assert checkpoints.input_size({}, tmp_path) is None
+    assert checkpoints.trained_on({}, tmp_path) == ()
+    with pytest.raises(checkpoints.CheckpointError, match="trained_on"):
+        checkpoints.trained_on({"trained_on": 3}, tmp_path)
