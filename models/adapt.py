@@ -147,8 +147,14 @@ class Adaptation:
         self._held_start = start[self._held]
         self.before = by_clusters(self._held_start, self._judged[self._held], crops.name)
         # The first epoch's vectors and clusters are those of the judge.
-        first = start[self._rows], _numbered(self._judged[self._rows])
-        self._start: tuple[Floats, Ints] | None = first
+        first = _numbered(self._judged[self._rows])
+        if int(first.max(initial=-1)) < 1:
+            raise AdaptError(
+                f"crops of {crops.name}: {count} clusters, {len(chosen)} of which are held back to "
+                "judge; two at least must be left to tell apart, no model was written; gather "
+                "more crops of more people"
+            )
+        self._start: tuple[Floats, Ints] | None = (start[self._rows], first)
         self._optimiser = torch.optim.Adam(
             self.network.parameters(), recipe.learning_rate, weight_decay=5e-4
         )

@@ -28,11 +28,13 @@ class DataPart:
     Attributes:
         packs: files of `edge-models pack`, relative to --data.
         sources: "set:part" of those packs; empty takes all of them.
+        batches: "mixed", people of all sets together, or "by_set", each batch of one set alone.
         evaluate_query, evaluate_gallery: sources for the curve of mAP; empty measures none.
     """
 
     packs: tuple[str, ...]
     sources: tuple[str, ...] = ()
+    batches: Literal["mixed", "by_set"] = "mixed"
     evaluate_query: tuple[str, ...] = ()
     evaluate_gallery: tuple[str, ...] = ()
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from models import checkpoints, fused, ranking, training_log
 from models.augment import augment, normalise, uniforms
 from models.data.pack import Pack, load_packs
-from models.data.sampler import PKSampler
+from models.data.sampler import BySetSampler, PKSampler
 from models.losses import (
     batch_hard_triplet,
     distil_classes,
@@ -75,12 +75,7 @@ class Run:
         people, labels = np.unique(pack.person[rows], return_inverse=True)
         self._rows, self.classes = rows, len(people)
         self._labels = torch.from_numpy(labels.astype(np.int64)).to(self._device)
-        self._sampler = PKSampler(
-            labels.astype(np.int64),
-            people=recipe.optimise.people,
-            images=recipe.optimise.images,
-            seed=recipe.seed,
-        )
+        self._sampler = _sampler(recipe, labels.astype(np.int64), _sets(pack)[rows])
         self.step = 0
         self.steps = self._sampler.steps * recipe.epochs
         torch.manual_seed(recipe.seed)
@@ -306,6 +301,21 @@ class Run:
             for name, value in own.items():
                 if not value.is_floating_point():
                     self._average[name].copy_(value)
+
+
+def _sampler(
+    recipe: Recipe, labels: NDArray[np.int64], sets: NDArray[np.int64]
+) -> PKSampler | BySetSampler:
+    people, images = recipe.optimise.people, recipe.optimise.images
+    if recipe.data.batches == "by_set":
+        return BySetSampler(labels, sets, people=people, images=images, seed=recipe.seed)
+    return PKSampler(labels, people=people, images=images, seed=recipe.seed)
+
+
+def _sets(pack: Pack) -> NDArray[np.int64]:
+    """(n,) number of each image's set; all parts of a set, and all its packs, have one."""
+    names = [source.split(":", 1)[0] for source in pack.sources]
+    return np.array([names.index(name) for name in names], np.int64)[pack.source]
 
 
 def _usable(device: str) -> torch.device:

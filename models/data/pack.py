@@ -87,32 +87,73 @@ def write_pack(
     if not chosen:
         raise DataError(f"{dataset.name} has no image in {', '.join(parts)}")
 
-    def encode(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        height, width = size
-        if image.shape[:2] != size:
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(
-                np.uint8, copy=False
-            )
-        done, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
-        if not done:
-            raise DataError(f"{dataset.name}: OpenCV cannot write WebP in this installation")
-        return data.reshape(-1).astype(np.uint8, copy=False)
-
     decoded = dataset.images.all([s.name for _, s in chosen], dataset.name, threads=threads)
     with ThreadPoolExecutor(threads) as pool:
-        encoded = list(pool.map(encode, decoded))
+        encoded = list(pool.map(lambda image: encode(image, size, quality), decoded))
+    return save(
+        path,
+        dataset.name,
+        encoded,
+        size=size,
+        part=[part for part, _ in chosen],
+        person=[s.person for _, s in chosen],
+        camera=[s.camera for _, s in chosen],
+        max_bytes=max_bytes,
+    )
+
+
+def encode(image: NDArray[np.uint8], size: tuple[int, int], quality: int) -> NDArray[np.uint8]:
+    """WebP of one BGR image (h, w, 3) at (height, width) pixels, as packs hold it; quality 1..100.
+
+    Raises:
+        DataError: OpenCV was built without WebP.
+    """
+    height, width = size
+    if image.shape[:2] != size:
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(
+            np.uint8, copy=False
+        )
+    done, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
+    if not done:
+        raise DataError("OpenCV cannot write WebP in this installation")
+    return data.reshape(-1).astype(np.uint8, copy=False)
+
+
+def save(
+    path: Path,
+    name: str,
+    encoded: Sequence[NDArray[np.uint8]],
+    *,
+    size: tuple[int, int],
+    part: Sequence[str],
+    person: Sequence[int],
+    camera: Sequence[int],
+    max_bytes: int = MAX_BYTES,
+) -> int:
+    """Write images of `encode` as one pack, whole or not at all; returns its size in bytes.
+
+    Args:
+        path: the file.
+        name: of the set.
+        encoded: n images.
+        size: height and width of each.
+        part, person, camera: n entries; part is "train", "query" or "gallery".
+
+    Raises:
+        DataError: the pack would have more than `max_bytes`.
+    """
     offsets = np.concatenate([[0], np.cumsum([len(data) for data in encoded])])
-    sources = list(dict.fromkeys(part for part, _ in chosen))
+    parts = list(dict.fromkeys(part))
     part_file = path.with_name(f"{path.name}.part")
     try:
         with part_file.open("wb") as file:
             np.savez(
                 file,
                 version=np.int64(VERSION),
-                sources=np.array([f"{dataset.name}:{part}" for part in sources]),
-                source=np.array([sources.index(part) for part, _ in chosen], np.uint8),
-                person=np.array([s.person for _, s in chosen], np.int32),
-                camera=np.array([s.camera for _, s in chosen], np.int16),
+                sources=np.array([f"{name}:{one}" for one in parts]),
+                source=np.array([parts.index(one) for one in part], np.uint8),
+                person=np.array(person, np.int32),
+                camera=np.array(camera, np.int16),
                 size=np.array(size, np.int64),
                 offsets=offsets.astype(np.int64),
                 blob=np.concatenate(encoded),
@@ -120,8 +161,8 @@ def write_pack(
         packed = part_file.stat().st_size
         if packed > max_bytes:
             raise DataError(
-                f"{dataset.name}: {packed / 1e6:.1f} MB packed, the limit is "
-                f"{max_bytes / 1e6:.0f} MB; lower --quality or --height, or pack fewer parts"
+                f"{name}: {packed / 1e6:.1f} MB packed, the limit is {max_bytes / 1e6:.0f} MB; "
+                "lower --quality, or pack less"
             )
         part_file.replace(path)
     finally:

@@ -4,6 +4,8 @@ Promise: `epoch(n)` depends on the labels, the seed and n alone, so a run can st
 go on as if it had not. Every batch has P different people; a person with fewer than K images gives
 some of them twice. Within one pass an image is used once before any is used again; what is left
 when fewer than P people remain waits for the next pass.
+`BySetSampler` keeps the people of different sets apart: strangers of one set are told apart by how
+they look, those of two sets by their cameras already, which teaches nothing.
 """
 
 from __future__ import annotations
@@ -60,3 +62,34 @@ class PKSampler:
             again = random.choice(indices, short, replace=short > len(indices))
             order = np.concatenate([order, again])
         return list(order.reshape(-1, self._images))
+
+
+class BySetSampler:
+    """Batches of one set each, of every set as many as it has images for, in random order.
+
+    Args:
+        labels: (n,) person of each image.
+        sets: (n,) set of each image; every set needs P people.
+        people, images: P and K.
+    """
+
+    def __init__(
+        self,
+        labels: NDArray[np.int64],
+        sets: NDArray[np.int64],
+        *,
+        people: int,
+        images: int,
+        seed: int,
+    ) -> None:
+        rows = [np.flatnonzero(sets == one) for one in np.unique(sets)]
+        self._parts = [
+            (own, PKSampler(labels[own], people=people, images=images, seed=seed)) for own in rows
+        ]
+        self._seed = seed
+        self.steps = sum(sampler.steps for _, sampler in self._parts)
+
+    def epoch(self, number: int) -> NDArray[np.int64]:
+        """(steps, people * images) indices; images of a person stand together."""
+        batches = np.concatenate([own[sampler.epoch(number)] for own, sampler in self._parts])
+        return np.random.default_rng((self._seed, number, 1)).permutation(batches)

@@ -232,6 +232,18 @@ def test_collapsed_clusters_make_no_model(crops: Crops, checkpoint: Path, tmp_pa
     assert not (tmp_path / "adapted.onnx").exists()
 
 
+@pytest.mark.parametrize("people", [2, 3])
+def test_so_few_clusters_that_holding_some_back_leaves_nothing_to_tell_apart_make_no_model(
+    people: int, crops: Crops, checkpoint: Path, tmp_path: Path
+) -> None:
+    few = Crops(crops.name, crops.images[: people * IMAGES])
+
+    with pytest.raises(AdaptError, match=rf"{people} clusters, 2 of which are held back"):
+        Adaptation(checkpoint, few, tmp_path / "run", recipe=QUICK)
+
+    assert not (tmp_path / "run").exists()
+
+
 def test_crops_are_embedded_as_in_evaluation_and_training_goes_on(
     crops: Crops, checkpoint: Path
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from models.data.errors import DataError
 from models.data.pack import load_packs, write_pack
 from models.data.readers import JUNK, open_dataset
-from models.data.sampler import PKSampler
+from models.data.sampler import BySetSampler, PKSampler
 from tests.unit.models.drawn_people import figure, market, write
 
 
@@ -168,3 +168,29 @@ def test_a_person_with_one_image_gives_it_again() -> None:
 def test_too_few_people_are_refused() -> None:
     with pytest.raises(DataError, match="2 people; a batch wants 3"):
         PKSampler(np.array([1, 1, 2]), people=3, images=2, seed=0)
+
+
+def test_batches_by_set_hold_one_set_each_and_every_set_by_its_size() -> None:
+    labels = np.repeat(np.arange(30), 8)
+    sets = np.repeat([3, 7, 3], [80, 80, 80])  # 20 people of one, 10 of the other
+    sampler = BySetSampler(labels, sets, people=4, images=4, seed=2)
+
+    epoch = sampler.epoch(0)
+
+    assert epoch.shape == (sampler.steps, 16) == (15, 16)
+    for batch in epoch:
+        assert len(set(sets[batch])) == 1
+        assert len(set(labels[batch])) == 4
+    assert sum(sets[batch[0]] == 3 for batch in epoch) == 10
+    assert any(sets[batch[0]] == 7 for batch in epoch[:10]), "sets come in random order"
+    np.testing.assert_array_equal(
+        epoch, BySetSampler(labels, sets, people=4, images=4, seed=2).epoch(0)
+    )
+    assert not np.array_equal(epoch, sampler.epoch(1))
+
+
+def test_a_set_with_too_few_people_for_a_batch_of_its_own_is_refused() -> None:
+    labels = np.repeat(np.arange(6), 8)
+
+    with pytest.raises(DataError, match="has 1 people; a batch wants 4"):
+        BySetSampler(labels, (labels == 5).astype(np.int64), people=4, images=4, seed=0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from edge.backends import processor_name
 from models import int8, quantize
@@ -186,6 +186,11 @@ def test_the_command_refuses_with_a_usage_error_and_says_how_to_insist(
         (["none.pth", "--data", "set", "--protocol", "market1501"], 3),
         (["net.onnx", "--data", "alone", "--protocol", "folder"], 2),
         (["net.onnx", "--data", "set", "--protocol", "market1501", "--page", "no/p.html"], 2),
+        (["net.onnx", "--data", "set", "--protocol", "market1501", "--page", "set"], 2),
+        (["net.onnx", "--data", "set", "--protocol", "market1501", "--page", "/proc/p.html"], 2),
+        (["net.pth", "--data", "set", "--protocol", "market1501", "--height", "0"], 2),
+        (["net.pth", "--data", "set", "--protocol", "market1501", "--width", "5000"], 2),
+        (["set", "--data", "set", "--protocol", "market1501"], 3),
     ],
 )
 def test_what_cannot_be_used_is_told_apart_by_exit_code(
@@ -293,6 +298,75 @@ def test_int8_is_judged_and_recorded(place: Path, quantized: quantize.Report) ->
     assert _evaluate(place, model="net-int8.onnx")["map"] == pytest.approx(quantized.after.map)
 
 
+def _copied(place: Path, folder: Path) -> Path:
+    for suffix in (".onnx", ".toml"):
+        (folder / "net").with_suffix(suffix).write_bytes(
+            (place / "net").with_suffix(suffix).read_bytes()
+        )
+    return folder / "net.onnx"
+
+
+def _quantize(place: Path, *more: str | Path) -> Result:
+    judged = ["--data", str(place / "set"), "--protocol", "market1501"]
+    return CliRunner().invoke(app, ["quantize", *map(str, more), *judged])
+
+
+def test_a_variant_is_never_written_over_its_float_model(place: Path, tmp_path: Path) -> None:
+    model = _copied(place, tmp_path)
+    before = model.read_bytes()
+
+    result = _quantize(place, model, "--out", tmp_path / ".." / tmp_path.name / "net.onnx")
+
+    assert result.exit_code == 2
+    assert "is the float model itself" in result.stderr
+    assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        ("--out", "x.onnx"),
+        ("--scheme", "u8u8"),
+        ("--crops", "4"),
+        ("--calibration", "set"),
+        ("--calibration-protocol", "folder"),
+    ],
+)
+def test_bf16_takes_no_flag_of_int8(
+    place: Path, monkeypatch: pytest.MonkeyPatch, flag: tuple[str, str]
+) -> None:
+    monkeypatch.chdir(place)
+
+    result = _quantize(place, "net.onnx", "--bf16", *flag)
+
+    assert result.exit_code == 2
+    assert f"Invalid value for {flag[0]}" in result.stderr.replace("'", "")
+
+
+def test_a_model_without_card_gets_no_variant(place: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.onnx"
+    bare.write_bytes((place / "net.onnx").read_bytes())
+
+    results = [_quantize(place, bare), _quantize(place, bare, "--bf16")]
+
+    assert [result.exit_code for result in results] == [3, 3]
+    assert all("--write-card" in result.stderr for result in results)
+    assert [path.name for path in tmp_path.iterdir()] == ["bare.onnx"]
+
+
+def test_what_is_int8_already_is_not_quantised_again(
+    place: Path, quantized: quantize.Report
+) -> None:
+    dataset = open_dataset("market1501", place / "set")
+
+    with pytest.raises(ModelUnreadable, match="int8 already"):
+        quantize.quantize(
+            place / "net-int8.onnx", place / "twice.onnx", calibration=dataset, judge=dataset
+        )
+    with pytest.raises(ModelUnreadable, match="int8 already"):
+        admit_bf16(place / "net-int8.onnx", judge=dataset)
+
+
 def test_a_checkpoint_must_be_exported_before_it_is_quantised(place: Path) -> None:
     dataset = open_dataset("market1501", place / "set")
 
@@ -322,9 +396,7 @@ def test_bf16_is_admitted_on_the_card_by_measurement(
 ) -> None:
     if importlib.util.find_spec("openvino") is None:
         skip_or_fail("openvino is not installed")
-    model = tmp_path / "net.onnx"
-    for suffix in (".onnx", ".toml"):
-        model.with_suffix(suffix).write_bytes((place / "net").with_suffix(suffix).read_bytes())
+    model = _copied(place, tmp_path)
     dataset = open_dataset("market1501", place / "set")
     monkeypatch.setattr(quantize, "MAX_MAP_LOSS", 100.0)
 
@@ -341,9 +413,7 @@ def test_bf16_that_loses_too_much_leaves_the_card_alone(
 ) -> None:
     if importlib.util.find_spec("openvino") is None:
         skip_or_fail("openvino is not installed")
-    model = tmp_path / "net.onnx"
-    for suffix in (".onnx", ".toml"):
-        model.with_suffix(suffix).write_bytes((place / "net").with_suffix(suffix).read_bytes())
+    model = _copied(place, tmp_path)
     before = card_path(model).read_bytes()
     dataset = open_dataset("market1501", place / "set")
     monkeypatch.setattr(quantize, "MAX_MAP_LOSS", -100.0)
