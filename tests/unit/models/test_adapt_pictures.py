@@ -233,7 +233,7 @@ def test_collapsed_clusters_make_no_model(crops: Crops, checkpoint: Path, tmp_pa
 
 
 @pytest.mark.parametrize("people", [2, 3])
-def test_so_few_clusters_that_holding_some_back_leaves_nothing_to_tell_apart_make_no_model(
+def test_too_few_clusters_to_hold_some_back_make_no_model(
     people: int, crops: Crops, checkpoint: Path, tmp_path: Path
 ) -> None:
     few = Crops(crops.name, crops.images[: people * IMAGES])
