@@ -4,14 +4,16 @@
 
 TABLE is `network` (the paper's ablations: number of streams, fusion, order, depth), `transfer`
 (train on one set, judge on the other, both ways: kind of normalisation, with and without the
-measures for other places) or `learning` (loss and optimiser). Every run starts at random weights
+measures for other places, with rendered people beside the real ones) or `learning` (loss and
+optimiser). Every run starts at random weights
 and takes x0.25 through the same short schedule at 64x32 pixels, so the figures say which of two
 rows is better, not how good either becomes. Each finished run is a line of FOLDER/TABLE.jsonl; the
 same call goes on where it was stopped. Without --threads one thread trains, in our own CPU kernels
 where the network allows. Last line: one JSON object.
 
-The packs are `edge-models pack` of market1501 (market_train.npz, market_test.npz) and of cuhk03
-(cuhk03.npz), all three in one folder.
+The packs, all in one folder, are `edge-models pack` of market1501 (market_train.npz,
+market_test.npz) and of cuhk03 (cuhk03.npz), and for `transfer` `python -m models.rendered_people`
+(rendered_5000.npz).
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from models.train import Run
 
 Source = Literal["cuhk03", "market1501"]
 PACKS = ("market_train.npz", "market_test.npz", "cuhk03.npz")
+RENDERED = "rendered_5000.npz"
 JUDGED: Mapping[Source, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "cuhk03": (("cuhk03:query",), ("cuhk03:gallery",)),
     "market1501": (("market1501:query",), ("market1501:gallery",)),
@@ -63,6 +66,8 @@ class Variant:
     losses: Losses = CONTRASTIVE
     optimise: Optimise = MUON
     paper: str = ""
+    rendered: bool = False  # rendered people as well, in batches of their own
+    epochs: int = 0  # in place of the source's
 
 
 NETWORK = (
@@ -79,19 +84,21 @@ NETWORK = (
     Variant("depthwise first", network={"lite": "depthwise_first"}),
     Variant("full 3x3", network={"lite": "full"}, paper="94.0 / 82.7"),
 )
-_SOURCES: tuple[Source, Source] = ("cuhk03", "market1501")
+_AIN: dict[str, Any] = {"normalisation": "ain"}
+_LONGER: tuple[tuple[Source, int], ...] = (("cuhk03", 11), ("market1501", 7))
 TRANSFER = tuple(
     variant
-    for source in _SOURCES
+    for source, longer in _LONGER
     for variant in (
-        Variant("AIN, for other places", source, {"normalisation": "ain"}),
+        Variant("AIN, for other places", source, _AIN),
         Variant("IBN, for other places", source, {"normalisation": "ibn"}),
         Variant("plain, for other places", source),
-        Variant("AIN, erasing, no colours", source, {"normalisation": "ain"}, augment=PLAIN),
+        Variant("AIN, erasing, no colours", source, _AIN, augment=PLAIN),
         Variant("plain, erasing, no colours", source, augment=PLAIN),
+        Variant("AIN, for other places, longer", source, _AIN, epochs=longer),
+        Variant("AIN, the same, rendered people", source, _AIN, rendered=True, epochs=2),
     )
 )
-_AIN: dict[str, Any] = {"normalisation": "ain"}
 _CLASSES = Losses(classes=1.0, triplet=0.0)
 LEARNING = (
     Variant("classes, AdamW", network=_AIN, losses=_CLASSES, optimise=ADAMW),
@@ -128,7 +135,11 @@ def recipe_of(variant: Variant, seed: int, epochs: int) -> Recipe:
     return Recipe(
         kind="osnet",
         name=f"{variant.source} {variant.name} {seed}",
-        data=DataPart(packs=PACKS, sources=(f"{variant.source}:train",)),
+        data=DataPart(
+            packs=(*PACKS, RENDERED) if variant.rendered else PACKS,
+            sources=(f"{variant.source}:train", *(["rendered:train"] if variant.rendered else [])),
+            batches="by_set" if variant.rendered else "mixed",
+        ),
         stages=(Stage(epochs, 64, 32),),
         seed=seed,
         architecture=Architecture(width=0.25, neck=True, **variant.network),
@@ -166,7 +177,7 @@ def main() -> int:
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for seed in range(1, arguments.seeds + 1):
         for variant in TABLES[arguments.table]:
-            epochs = arguments.epochs or EPOCHS[variant.source]
+            epochs = _epochs(variant, arguments.epochs)
             key = (variant.name, variant.source, seed, epochs)
             if any((r["variant"], r["source"], r["seed"], r["epochs"]) == key for r in rows):
                 continue
@@ -175,10 +186,7 @@ def main() -> int:
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(json.dumps(row), file=sys.stderr, flush=True)
-    told = show(
-        arguments.table,
-        [row for row in rows if row["epochs"] == (arguments.epochs or EPOCHS[row["source"]])],
-    )
+    told = show(arguments.table, rows, arguments.epochs)
     print(
         json.dumps(
             {"benchmark": "osnet_tables", "table": arguments.table, "rows": told}
@@ -188,15 +196,21 @@ def main() -> int:
     return 0
 
 
-def show(table: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _epochs(variant: Variant, given: int) -> int:
+    return given or variant.epochs or EPOCHS[variant.source]
+
+
+def show(table: str, rows: list[dict[str, Any]], epochs: int) -> list[dict[str, Any]]:
     """Print means over the seeds, one line a variant; the same as mappings."""
     print(f"{table}: x0.25 at 64x32 from random weights; rank-1 / mAP in %, means over n seeds")
     print(
-        f"{'trained on':<11} {'variant':<33} {'n':>2} {'CUHK03 val':>14} {'Market-1501':>14} paper"
+        f"{'trained on':<11} {'variant':<33} {'n':>2} {'steps':>5} {'CUHK03 val':>14} "
+        f"{'Market-1501':>14} paper"
     )
     told: list[dict[str, Any]] = []
     for variant in TABLES[table]:
-        same = [r for r in rows if (r["variant"], r["source"]) == (variant.name, variant.source)]
+        key = (variant.name, variant.source, _epochs(variant, epochs))
+        same = [r for r in rows if (r["variant"], r["source"], r["epochs"]) == key]
         if not same:
             continue
         mean = {
@@ -204,11 +218,15 @@ def show(table: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             for key in ("cuhk03_rank1", "cuhk03_map", "market1501_rank1", "market1501_map")
         }
         print(
-            f"{variant.source:<11} {variant.name:<33} {len(same):>2} "
+            f"{variant.source:<11} {variant.name:<33} {len(same):>2} {same[0]['steps']:>5} "
             f"{mean['cuhk03_rank1']:>6.2f} / {mean['cuhk03_map']:>5.2f} "
             f"{mean['market1501_rank1']:>6.2f} / {mean['market1501_map']:>5.2f} {variant.paper}"
         )
-        told.append({"variant": variant.name, "source": variant.source, "n": len(same)} | mean)
+        told.append(
+            {"variant": variant.name, "source": variant.source, "n": len(same)}
+            | {"steps": same[0]["steps"]}
+            | mean
+        )
     return told
 
 

@@ -22,7 +22,8 @@ def test_every_row_is_a_recipe_whose_network_can_be_built(variant: Variant) -> N
 
     assert recipe.epochs == 2
     assert network.classifier is not None
-    assert recipe.data.sources == (f"{variant.source}:train",)
+    others = ("rendered:train",) if variant.rendered else ()
+    assert recipe.data.sources == (f"{variant.source}:train", *others)
 
 
 def test_rows_of_a_table_have_names_of_their_own() -> None:
@@ -41,7 +42,7 @@ def test_a_table_goes_on_where_it_was_stopped_and_tells_means_over_seeds(
         scores = {f"{set_}_{key}": 10.0 * seed for set_ in ("cuhk03", "market1501")
                   for key in ("rank1", "map")}  # fmt: skip
         named = {"variant": variant.name, "source": variant.source, "seed": seed}
-        return named | {"epochs": epochs, "paper": ""} | scores
+        return named | {"epochs": epochs, "steps": 100, "paper": ""} | scores
 
     monkeypatch.setattr(osnet_tables, "run", run)
     call = ["osnet_tables", "transfer", "--out", str(tmp_path)]
