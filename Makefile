@@ -125,7 +125,7 @@ adapt: $(VENV)/.dev  ## what adaptation without labels brings: every table of do
 	@$(BIN)/python -m benchmarks.bench_adapt --model models/weights/osnet_x0_25_cuhk03.onnx
 	@$(BIN)/python -m benchmarks.bench_association
 	@$(PICTURES) --loss baseline gds gds-h --curves $(OUT)/adapt/adaptation-pictures.png
-	@$(PICTURES) --loss baseline gds-h --source models/weights/wip/osnet_x0_25_market.pth --target cuhk03 --seeds 1
+	@$(PICTURES) --loss baseline gds-h --source models/weights/checkpoints/osnet_x0_25_market.pth --target cuhk03 --seeds 1
 	@$(PICTURES) --loss baseline gds-h --source osnet_x0_25_msmt17.pth --seeds 1
 	@$(BIN)/python -m benchmarks.adapt_pictures --loss histogram f-statistic global --seeds 1
 	@$(BIN)/python -m benchmarks.adapt_pictures --true-labels --loss baseline gds-h

@@ -46,7 +46,7 @@ from models.site_measures import separation
 ROOT = Path(__file__).resolve().parent.parent
 Floats = NDArray[np.float32]
 Row = dict[str, Any]
-SOURCE = ROOT / "models" / "weights" / "wip" / "osnet_x0_25_cuhk03.pth"
+SOURCE = ROOT / "models" / "weights" / "checkpoints" / "osnet_x0_25_cuhk03.pth"
 TARS = {"market1501": "market1501.tar", "cuhk03": "cuhk03_detected.tar"}
 DIRECT = "direct"
 KEY = ("source", "target", "loss", "seed", "schedule")

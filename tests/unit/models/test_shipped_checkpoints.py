@@ -8,10 +8,10 @@ import pytest
 
 from models import checkpoints
 
-WIP = Path(__file__).resolve().parents[3] / "models" / "weights" / "wip"
+FOLDER = Path(__file__).resolve().parents[3] / "models" / "weights" / "checkpoints"
 
 
-@pytest.mark.parametrize("path", sorted(WIP.glob("osnet*.pth")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("osnet*.pth")), ids=lambda path: path.stem)
 def test_a_committed_checkpoint_names_its_training_people_and_its_input(path: Path) -> None:
     contents = checkpoints.read(path)
 
