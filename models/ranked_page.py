@@ -3,6 +3,7 @@
 Promise: one HTML file that needs nothing beside it, pictures inside, ranked by the very distances
 that were scored; written whole or not at all. It shows the people of the
 data set: it is for the one who may look at that set, and belongs into no documentation.
+Fails: OSError where the page cannot be written.
 """
 
 from __future__ import annotations
@@ -75,8 +76,11 @@ def write_page(
         lines.append("".join(["<tr>", *_row(dataset, row, ranked[row]), "</tr>"]))
     lines.append("</table>")
     part = path.with_name(f".{path.name}.part")
-    part.write_text("\n".join(lines), encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text("\n".join(lines), encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _answers(

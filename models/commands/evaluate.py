@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from models.places import USAGE, refusals, refuse_options, say
+from reid.card import LEAST_SIDE, MOST_SIDE
+
+if TYPE_CHECKING:
+    from models.ranking import Scores
+
 HEIGHT, WIDTH = 256, 128  # OSNet's usual input
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("evaluate")(evaluate)
+    app.command("evaluate")(evaluate_model)
 
 
-def evaluate(
+def evaluate_model(
     model: Annotated[Path, typer.Argument(help="ONNX file (with or without card) or .pth.")],
     data: Annotated[Path, typer.Option(help="Folder or tar of the data set.")],
     protocol: Annotated[str, typer.Option(help="market1501, cuhk03, …; coco-person: detectors.")],
     metric: Annotated[str, typer.Option(help="cosine or euclidean.")] = "cosine",
     flip: Annotated[bool, typer.Option(help="Add the mirrored crop's vector.")] = False,
     rerank: Annotated[bool, typer.Option(help="k-reciprocal re-ranking (slow).")] = False,
-    height: Annotated[int, typer.Option(help="Input height where no card says it.")] = HEIGHT,
-    width: Annotated[int, typer.Option(help="Input width where no card says it.")] = WIDTH,
+    height: Annotated[
+        int,
+        typer.Option(min=LEAST_SIDE, max=MOST_SIDE, help="Input height where no card says it."),
+    ] = HEIGHT,
+    width: Annotated[
+        int,
+        typer.Option(min=LEAST_SIDE, max=MOST_SIDE, help="Input width where no card says it."),
+    ] = WIDTH,
     threads: Annotated[
         int,
         typer.Option(
@@ -47,8 +59,6 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Judge with the very code of the box: people found again in %, or a detector's recall."""
-    from models.places import refuse_options
-
     if protocol == "coco-person":
         from models.evaluate_detector import Part, print_evaluation
 
@@ -69,55 +79,25 @@ def evaluate(
         return
     refuse_options("detectors (--protocol coco-person)", {"--held-out": held_out})
 
-    from models.checkpoints import CheckpointError
-    from models.data.errors import DataError
-    from models.data.readers import READERS, open_dataset
-    from models.evaluate import TrainedOnThis, distance_blocks, open_model, refuse_trained_people
-    from models.evaluate import evaluate as judge
-    from models.ranked_page import write_page
-    from reid.model_errors import ModelError
-
-    console = Console(stderr=True, markup=False)
     if metric not in ("cosine", "euclidean"):
         text = f"{metric!r} is neither cosine nor euclidean"
         raise typer.BadParameter(text, param_hint="--metric")
     chosen: Literal["cosine", "euclidean"] = "cosine" if metric == "cosine" else "euclidean"
-    if page is not None and not page.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {page.parent}", param_hint="--page")
-    try:
-        if protocol not in READERS:
-            known = ", ".join(sorted(READERS))
-            raise DataError(
-                f"no reader for {protocol!r}; there are {known}; detectors: coco-person"
-            )
-        dataset = open_dataset(protocol, data)
-        if not dataset.query:
-            raise DataError(f"{dataset.name} at {data} has no query part to judge by")
-        opened = open_model(model, size=(height, width), threads=threads)
-        if not trained_on_this:
-            refuse_trained_people(opened, dataset)
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(f"embedding {dataset.name}", total=None)
-            scores, query, gallery = judge(
-                opened,
-                dataset,
-                metric=chosen,
-                flip=flip,
-                reranked=rerank,
-                insist=True,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-        if page is not None:
-            how = f"{metric}, flipped" if flip else metric
-            blocks = distance_blocks(query, gallery, metric=chosen, reranked=rerank)
-            write_page(page, dataset, blocks, how=f"{how}, re-ranked" if rerank else how)
-    except (DataError, TrainedOnThis) as error:
-        console.print(str(error), style="red", highlight=False)
-        raise typer.Exit(2) from error
-    except (ModelError, CheckpointError) as error:
-        console.print(str(error), style="red", highlight=False)
-        raise typer.Exit(3) from error
-
+    if page is not None and (not page.parent.is_dir() or page.is_dir()):
+        text = "is a folder" if page.is_dir() else f"there is no folder {page.parent}"
+        raise typer.BadParameter(text, param_hint="--page")
+    scores = _judged(
+        model,
+        data,
+        protocol,
+        chosen,
+        flip=flip,
+        reranked=rerank,
+        size=(height, width),
+        threads=threads,
+        page=page,
+        insist=trained_on_this,
+    )
     if as_json:
         facts = {"model": str(model), "protocol": protocol, "metric": metric}
         typer.echo(json.dumps(facts | {"flip": flip, "rerank": rerank} | scores.as_dict()))
@@ -131,4 +111,64 @@ def evaluate(
     table.add_row(*(f"{value:.2f}" for value in figures))
     Console(markup=False).print(table)
     if scores.unanswerable:
-        console.print(f"{scores.unanswerable} queries have no right answer in the gallery")
+        say(f"{scores.unanswerable} queries have no right answer in the gallery")
+
+
+def _judged(
+    model: Path,
+    data: Path,
+    protocol: str,
+    metric: Literal["cosine", "euclidean"],
+    *,
+    flip: bool,
+    reranked: bool,
+    size: tuple[int, int],
+    threads: int,
+    page: Path | None,
+    insist: bool,
+) -> Scores:
+    from models.checkpoints import CheckpointError
+    from models.data.errors import DataError
+    from models.data.readers import READERS, open_dataset
+    from models.evaluate import (
+        TrainedOnThis,
+        distance_blocks,
+        evaluate,
+        open_model,
+        refuse_trained_people,
+    )
+    from models.export import ExportError
+    from models.ranked_page import write_page
+
+    try:
+        with refusals(CheckpointError, ExportError):
+            if protocol not in READERS:
+                known = ", ".join(sorted(READERS))
+                raise DataError(
+                    f"no reader for {protocol!r}; there are {known}; detectors: coco-person"
+                )
+            dataset = open_dataset(protocol, data)
+            if not dataset.query:
+                raise DataError(f"{dataset.name} at {data} has no query part to judge by")
+            opened = open_model(model, size=size, threads=threads)
+            if not insist:
+                refuse_trained_people(opened, dataset)
+            with Progress(console=Console(stderr=True, markup=False), transient=True) as bar:
+                task = bar.add_task(f"embedding {dataset.name}", total=None)
+                scores, query, gallery = evaluate(
+                    opened,
+                    dataset,
+                    metric=metric,
+                    flip=flip,
+                    reranked=reranked,
+                    insist=True,
+                    progress=lambda done, total: bar.update(task, completed=done, total=total),
+                )
+            if page is not None:
+                how = f"{metric}, flipped" if flip else metric
+                blocks = distance_blocks(query, gallery, metric=metric, reranked=reranked)
+                write_page(page, dataset, blocks, how=f"{how}, re-ranked" if reranked else how)
+    except (DataError, TrainedOnThis) as error:
+        say(str(error))
+        raise typer.Exit(USAGE) from error
+    return scores
