@@ -72,8 +72,8 @@ def main() -> int:
             ways["openvino"] = _openvino_way(content, ready, arguments.threads)
         own = _box_embedder(content, path, spec, arguments)
         ways["ours float"] = lambda: own.embed(batch)
-        int8, kept = int8_content(path, own, crops[arguments.batch :])
-        own8 = _box_embedder(int8, Path(folder) / "int8.onnx", spec, arguments)
+        int8 = int8_content(path, own, crops[arguments.batch :])
+        own8 = _box_embedder(int8.content, Path(folder) / "int8.onnx", spec, arguments)
         ways["ours int8"] = lambda: own8.embed(batch)
 
         cosines = {name: row_cosines(way(), wanted) for name, way in ways.items()}
@@ -93,7 +93,7 @@ def main() -> int:
         "batch": arguments.batch,
         "repeats": arguments.repeats,
         "versions": versions,
-        "int8_kept_float": list(kept),
+        "int8_kept_float": list(int8.kept_float),
     }
     for name, value in facts.items():
         print(f"{name}: {value}")

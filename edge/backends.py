@@ -132,6 +132,17 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def processor_flags() -> frozenset[str]:
+    """What the processor says it can do, as Linux calls it; empty where nothing tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass  # no such file on this system
+    return frozenset()
+
+
 def _key(candidates: Sequence[Choice], threads: int) -> str:
     """What the timing depends on: processor, threads, runtimes' versions, files."""
     parts = [processor_name(), str(threads), _version("onnxruntime"), _version("openvino")]

@@ -3,13 +3,14 @@
 Promise: `int8_content` gives an ONNX file that has been run, and the groups of layers that stayed
 in float; nothing is judged on people here, nothing is written. The calibration crops are embedded
 with one group of layers in float after the other, and groups are given back to float, best first,
-until the mean cosine to the float model is good or nothing helps.
+until the mean cosine to the float model is good or nothing helps. Of several schemes the one whose
+vectors are nearest to the float model's is taken.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import onnx.version_converter
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -58,6 +60,50 @@ SCHEMES: dict[Scheme, SchemeTypes] = {
     "u8s8-reduced": SchemeTypes(QuantType.QUInt8, QuantType.QInt8, True),
     "u8u8": SchemeTypes(QuantType.QUInt8, QuantType.QUInt8, False),
 }
+WITHOUT_DOT_PRODUCT: tuple[Scheme, ...] = ("u8s8-reduced", "u8u8")
+DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}  # the last is ARM's
+
+
+@dataclass(frozen=True)
+class Int8:
+    """An int8 file that was not judged yet.
+
+    Attributes:
+        content: the ONNX file.
+        scheme: its number types.
+        kept_float: groups of layers that stayed in float.
+        cosine: mean over the calibration crops, to the float model.
+    """
+
+    content: bytes
+    scheme: Scheme
+    kept_float: tuple[str, ...]
+    cosine: float
+
+
+def schemes_for(flags: Set[str]) -> tuple[Scheme, ...]:
+    """The number types to try on a processor of these flags (/proc/cpuinfo)."""
+    return ("s8s8",) if flags & DOT_PRODUCTS else WITHOUT_DOT_PRODUCT
+
+
+def nearest_to_float(
+    model: Path,
+    embedder: Embedder,
+    crops: Crops,
+    schemes: Sequence[Scheme],
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[Int8, dict[Scheme, float]]:
+    """The scheme's file with the best cosine, and the cosine of each that was tried.
+
+    Args:
+        schemes: at least one.
+    """
+    found: list[Int8] = []
+    for scheme in schemes:
+        say(f"{scheme}:")
+        found.append(int8_content(model, embedder, crops, scheme=scheme, say=say))
+    return max(found, key=lambda one: one.cosine), {one.scheme: one.cosine for one in found}
 
 
 def int8_content(
@@ -67,8 +113,8 @@ def int8_content(
     *,
     scheme: Scheme = "s8s8",
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[bytes, tuple[str, ...]]:
-    """The int8 file of a float one, not judged: (its bytes, groups of layers kept in float).
+) -> Int8:
+    """The int8 file of a float one by one scheme.
 
     Args:
         embedder: the float model, opened.
@@ -95,8 +141,8 @@ def int8_content(
             say(f"float: {', '.join(kept) or 'nothing'}; mean cosine {cosine:.4f}")
             return cosine, content
 
-        kept, content = _choose(tuple(groups), attempt)
-        return content, kept
+        kept, cosine, content = _choose(tuple(groups), attempt)
+        return Int8(content, scheme, kept, cosine)
 
 
 def layer_groups(model: onnx.ModelProto) -> dict[str, list[str]]:
@@ -130,6 +176,15 @@ def layer_groups(model: onnx.ModelProto) -> dict[str, list[str]]:
     return {name: nodes for name, nodes in groups.items() if nodes}
 
 
+def is_int8(content: bytes) -> bool:
+    """Whether an ONNX file has quantised layers already."""
+    try:
+        nodes = onnx.load_from_string(content).graph.node
+    except DecodeError:
+        return False  # the runtime says what is wrong with it
+    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in nodes)
+
+
 def normalisations(model: onnx.ModelProto) -> list[str]:
     """Names of normalisations that did not fold into a convolution: AIN's, IBN's and the neck.
 
@@ -160,7 +215,7 @@ def _on_pooled(node: onnx.NodeProto, made_by: dict[str, onnx.NodeProto]) -> bool
 
 def _choose(
     groups: tuple[str, ...], attempt: Callable[[tuple[str, ...]], tuple[float, bytes]]
-) -> tuple[tuple[str, ...], bytes]:
+) -> tuple[tuple[str, ...], float, bytes]:
     """Give groups back to float, best first, while the cosine is not good and something helps."""
     kept: tuple[str, ...] = ()
     cosine, content = attempt(kept)
@@ -170,7 +225,7 @@ def _choose(
         if tries[best][0] <= cosine:
             break
         kept, (cosine, content) = (*kept, best), tries[best]
-    return kept, content
+    return kept, cosine, content
 
 
 def _quantize_file(

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.backends import processor_name
+from edge.backends import processor_flags, processor_name
 from edge.embed import Embedder
+from edge.models_dir import model_at
 from edge.runtime import Precision, RuntimeName, quota_threads
 from models.data.readers import Dataset
 from models.evaluate import (
@@ -30,10 +31,10 @@ from models.evaluate import (
     score_features,
 )
 from models.export import describe, row_cosines, today, write_model
-from models.int8 import INT8_TOLERANCE, Crops, Scheme, int8_content
+from models.int8 import INT8_TOLERANCE, Crops, Int8, Scheme, is_int8, nearest_to_float, schemes_for
 from models.ranking import Scores
 from reid.card import Agreement, Card, Metric, RuntimeVariant, card_path, write_card
-from reid.model_errors import ModelUnreadable
+from reid.model_errors import CardMissing, ModelUnreadable
 
 MAX_MAP_LOSS = 0.5  # points; issue of the house, above what a run-to-run difference is
 BF16_TOLERANCE = 0.05
@@ -100,7 +101,7 @@ def quantize(
     *,
     calibration: Dataset,
     judge: Dataset,
-    scheme: Scheme = "s8s8",
+    scheme: Scheme | None = None,
     crops: int = CALIBRATION_CROPS,
     insist: bool = False,
     say: Callable[[str], None] = lambda line: None,
@@ -110,6 +111,7 @@ def quantize(
     Args:
         calibration: its train part gives `crops` crops for the ranges (any part, if it has none).
         judge: set that both models are judged on.
+        scheme: number types; None tries those that suit this processor and takes the best cosine.
         insist: judge although the card says the model was trained on these people; the difference
             before to after is what counts here.
 
@@ -122,16 +124,18 @@ def quantize(
     if not insist:
         refuse_trained_people(float_model, judge)
     chosen = _some_crops(calibration, crops)
-    content, kept = int8_content(model, float_model.embedder, chosen, scheme=scheme, say=say)
+    schemes = (scheme,) if scheme else schemes_for(processor_flags())
+    made, tried = nearest_to_float(model, float_model.embedder, chosen, schemes, say=say)
     notes = (
-        f"int8 ({scheme}) of {card.name}; in float: {', '.join(kept) or 'nothing'}; "
-        f"calibrated on {len(chosen)} crops of {calibration.name}"
+        f"int8 ({made.scheme}) of {card.name}; in float: {', '.join(made.kept_float) or 'nothing'};"
+        f" calibrated on {len(chosen)} crops of {calibration.name}; mean cosine there: "
+        + ", ".join(f"{name} {cosine:.4f}" for name, cosine in tried.items())
     )
-    new_card = _int8_card(content, card, out, scheme, notes)
+    new_card = _int8_card(made, card, out, notes)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / out.name
-        write_model(content, new_card, trial)
-        report = _judge(model, trial, judge, say=say, kept=kept, scheme=scheme)
+        write_model(made.content, new_card, trial)
+        report = _judge(model, trial, judge, say=say, kept=made.kept_float, scheme=made.scheme)
     if report.loss > MAX_MAP_LOSS:
         raise VariantRefused(new_card.variant_id or "int8", report)
     reference = card.variant_id or "float32"
@@ -141,7 +145,7 @@ def quantize(
             "metrics": (_metric(judge, report),),
         }
     )
-    write_model(content, new_card, out)
+    write_model(made.content, new_card, out)
     return report
 
 
@@ -185,7 +189,13 @@ def admit_bf16(
     metric = _metric(judge, report, " bfloat16-openvino")
     known = tuple(entry for entry in card.metrics if entry.protocol != metric.protocol)
     write_card(
-        card.model_copy(update={"runtimes": (*others, admitted), "metrics": (*known, metric)}),
+        card.model_copy(
+            update={
+                "file": model.name,
+                "runtimes": (*others, admitted),
+                "metrics": (*known, metric),
+            }
+        ),
         card_path(model),
     )
     return report
@@ -194,18 +204,27 @@ def admit_bf16(
 def _open_float(model: Path) -> Judged:
     if model.suffix != ".onnx":
         raise ModelUnreadable(model, "is no ONNX file", "export it first: edge-models export")
+    file = model_at(model)
+    if file.card is None:
+        raise CardMissing(
+            model,
+            "has no card, so no variant can say what its vectors compare with",
+            f"write one: edge-models check {model} --write-card",
+        )
+    if is_int8(file.read()):
+        raise ModelUnreadable(model, "is int8 already", "give the float model that it was made of")
     return open_model(model)
 
 
-def _int8_card(content: bytes, card: Card, out: Path, scheme: Scheme, notes: str) -> Card:
+def _int8_card(made: Int8, card: Card, out: Path, notes: str) -> Card:
     assert card.input is not None  # an embedder's card has one
     return describe(
-        content,
+        made.content,
         out,
         name=out.stem,
         spec=card.input,
         space_id=card.space_id or "",
-        variant_id=f"int8-{scheme}",
+        variant_id=f"int8-{made.scheme}",
         training_data=card.training_data,
         licence=card.licence,
         commercial_use=card.commercial_use,

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.places import REFUSED, USAGE, onnx_target, refuse_options, say
+from models.places import REFUSED, USAGE, onnx_target, refusals, refuse_options, say
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,8 @@ def quantize(
     scheme: Annotated[
         str | None,
         typer.Option(
-            help="s8s8 (default), u8s8-reduced or u8u8; detectors: u8s8 (default) or s8s8."
+            help="s8s8 (default), u8s8-reduced or u8u8 (without VNNI the better of these two is "
+            "taken); detectors: u8s8 (default) or s8s8."
         ),
     ] = None,
     crops: Annotated[
@@ -53,49 +54,48 @@ def quantize(
     """
     if out is not None:
         onnx_target(out)
+        if out.resolve() == model.resolve():
+            raise typer.BadParameter(f"{out} is the float model itself", param_hint="--out")
     if protocol == "coco-person":
         refuse_options("embedders", {"--bf16": bf16, "--trained-on-this": trained_on_this})
         _quantize_detector(model, out, data, calibration, scheme, crops)
         return
+    if bf16:
+        of_int8 = {"--out": out, "--scheme": scheme, "--crops": crops, "--calibration": calibration}
+        refuse_options("int8", of_int8 | {"--calibration-protocol": calibration_protocol})
     from models.data.errors import DataError
     from models.data.readers import open_dataset
     from models.evaluate import TrainedOnThis
     from models.int8 import SCHEMES
     from models.quantize import CALIBRATION_CROPS, VariantRefused, admit_bf16
     from models.quantize import quantize as make
-    from reid.model_errors import ModelError
 
-    console = Console(stderr=True, markup=False)
-    scheme = scheme or "s8s8"
-    if scheme not in SCHEMES:
+    if scheme is not None and scheme not in SCHEMES:
         raise typer.BadParameter(f"{scheme!r} is none of {', '.join(SCHEMES)}")
-    target = out or model.with_name(f"{model.stem}-int8.onnx")
     try:
-        judge = open_dataset(protocol, data)
-        if bf16:
-            report = admit_bf16(model, judge=judge, insist=trained_on_this, say=console.print)
-        else:
-            ranges = (
-                open_dataset(calibration_protocol or protocol, calibration)
-                if calibration
-                else judge
-            )
-            report = make(
-                model,
-                target,
-                calibration=ranges,
-                judge=judge,
-                scheme=scheme,
-                crops=crops or CALIBRATION_CROPS,
-                insist=trained_on_this,
-                say=console.print,
-            )
+        with refusals(VariantRefused):
+            judge = open_dataset(protocol, data)
+            if bf16:
+                report = admit_bf16(model, judge=judge, insist=trained_on_this, say=say)
+            else:
+                ranges = (
+                    open_dataset(calibration_protocol or protocol, calibration)
+                    if calibration
+                    else judge
+                )
+                report = make(
+                    model,
+                    out or model.with_name(f"{model.stem}-int8.onnx"),
+                    calibration=ranges,
+                    judge=judge,
+                    scheme=scheme,
+                    crops=crops or CALIBRATION_CROPS,
+                    insist=trained_on_this,
+                    say=say,
+                )
     except (DataError, TrainedOnThis) as error:
-        console.print(str(error), style="red", highlight=False)
-        raise typer.Exit(2) from error
-    except (ModelError, VariantRefused) as error:
-        console.print(str(error), style="red", highlight=False)
-        raise typer.Exit(3) from error
+        say(str(error))
+        raise typer.Exit(USAGE) from error
     table = Table(title=f"{model.name} → {report.scheme}")
     for name in ("", "rank-1", "mAP"):
         table.add_column(name, justify="right")

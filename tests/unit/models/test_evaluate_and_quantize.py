@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from reid.card import card_path, read_card, sha256_of, write_card
 from reid.model_errors import ModelUnreadable
 from tests.conftest import skip_or_fail
 from tests.unit.models.drawn_people import figure, market, write
+
+TRIED = re.compile(r"(u8s8-reduced|u8u8|s8s8) ([01]\.\d{4})")
 
 
 @pytest.fixture(scope="module")
@@ -424,6 +427,40 @@ def test_bf16_that_loses_too_much_leaves_the_card_alone(
     assert card_path(model).read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("flags", "schemes"),
+    [
+        ({"avx2", "avx512_vnni"}, ("s8s8",)),
+        ({"fp", "asimd", "asimddp"}, ("s8s8",)),
+        ({"avx2", "fma"}, ("u8s8-reduced", "u8u8")),
+    ],
+    ids=["VNNI", "ARM", "AVX2"],
+)
+def test_without_dot_products_the_schemes_that_do_not_saturate_are_tried(
+    flags: set[str], schemes: tuple[str, ...]
+) -> None:
+    assert int8.schemes_for(flags) == schemes
+
+
+def test_the_scheme_nearest_to_float_is_taken_and_all_stand_on_the_card(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_dataset("market1501", place / "set")
+    monkeypatch.setattr(quantize, "MAX_MAP_LOSS", 100.0)
+    monkeypatch.setattr(int8, "GOOD_COSINE", 0.0)  # no layer back in float: one file a scheme
+    monkeypatch.setattr(quantize, "processor_flags", lambda: frozenset({"avx2"}))
+
+    report = quantize.quantize(
+        place / "net.onnx", tmp_path / "q.onnx", calibration=dataset, judge=dataset, crops=8
+    )
+
+    card = read_card(tmp_path / "q.toml")
+    tried = {name: float(cosine) for name, cosine in TRIED.findall(card.notes)}
+    assert tried.keys() == {"u8s8-reduced", "u8u8"}
+    assert tried[report.scheme] == max(tried.values())
+    assert card.variant_id == f"int8-{report.scheme}"
+
+
 def test_layers_are_given_back_best_first_until_the_cosine_is_good() -> None:
     gains = {"gates": 0.3, "stem": 0.1, "fc": 0.05}
     asked: list[tuple[str, ...]] = []
@@ -432,9 +469,10 @@ def test_layers_are_given_back_best_first_until_the_cosine_is_good() -> None:
         asked.append(kept)
         return 0.6 + sum(gains[name] for name in kept), "+".join(kept).encode()
 
-    kept, content = int8._choose(tuple(gains), attempt)
+    kept, cosine, content = int8._choose(tuple(gains), attempt)
 
     assert kept == ("gates", "stem")
+    assert cosine == pytest.approx(1.0)
     assert content == b"gates+stem"
     assert asked[0] == ()
 
