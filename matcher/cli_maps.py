@@ -88,8 +88,7 @@ def _refusals(site: str) -> Iterator[None]:
 def _said(error: ModelError | OSError) -> str:
     if isinstance(error, ModelError):
         return str(error)
-    where = error.filename2 or error.filename
-    return f"{where}: {error.strerror}; check path and rights"
+    return f"{error.filename}: {error.strerror}; check path, rights and room"
 
 
 def _rows(site: str, maps: SiteMaps) -> list[dict[str, object]]:

@@ -35,6 +35,7 @@ from reid.card import (
     sha256_of,
     write_card,
 )
+from reid.files import replace_file
 from reid.golden import golden_image, golden_values
 
 OPSET = 18
@@ -237,11 +238,19 @@ def describe_float(
 
 
 def write_model(content: bytes, card: Card, path: Path) -> None:
-    """Write an ONNX file and its card, the file first, each whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(path)
-    write_card(card, card_path(path))
+    """Write an ONNX file and its card, the file first, each whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written, or is full; no new model is left without its card.
+    """
+    new = not path.exists()
+    replace_file(path, content)
+    try:
+        write_card(card, card_path(path))
+    except OSError:
+        if new:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def space_of(name: str, content: bytes) -> str:

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -35,6 +34,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reid import toml
+from reid.files import replace_file
 from reid.model_errors import CardInvalid, CardMismatch, LicenceRefused, ModelNotFound
 
 Kind = Literal["detector", "embedder"]
@@ -296,15 +296,7 @@ def write_card(card: Card, path: Path) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(card_text(card))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    replace_file(path, card_text(card).encode())
 
 
 def card_text(card: Card) -> str:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import datetime
 import io
-import os
 import tomllib
 import zipfile
 import zlib
@@ -34,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reid import toml
 from reid.card import MAX_CARD_BYTES, Sha256, sha256_of
+from reid.files import replace_file
 from reid.model_errors import CardInvalid, CardMismatch, ModelNotFound, ModelUnreadable
 
 Floats = NDArray[np.float32]
@@ -383,16 +383,3 @@ def _verify(path: Path, content: bytes, card: MapCard) -> None:
         raise CardMismatch(
             path, "sha256", f"{len(content)} bytes that its card does not speak of", _REFIT
         )
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

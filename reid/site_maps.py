@@ -15,8 +15,9 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from reid.files import replace_file
 from reid.model_errors import ModelUnreadable
-from reid.site_map import MapCard, SiteMap, read_card, read_map, replace_file, write_map
+from reid.site_map import MapCard, SiteMap, read_card, read_map, write_map
 
 KEPT = 5
 CURRENT = "current"
@@ -137,7 +138,11 @@ class SiteMaps:
         if before:
             self.read(before)
         replace_file(self._withdrawn(number), b"")
-        self._point(before)
+        try:
+            self._point(before)
+        except OSError:
+            self._withdrawn(number).unlink(missing_ok=True)
+            raise
         return before
 
     def use(self, number: int) -> None:

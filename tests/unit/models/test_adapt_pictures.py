@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from models.osnet import Architecture, OSNet
 from models.recipe import Augment
 from models.site_projection import unit
 from reid.card import card_path, read_card
+from tests.support.disk import files_of_at_most
 
 QUICK = PictureRecipe(
     epochs=2, steps=2, people=4, images=3, augment=Augment(),
@@ -304,14 +304,12 @@ def test_a_full_disk_ends_a_run_and_leaves_its_last_checkpoint(
     run = Adaptation(checkpoint, crops, tmp_path, recipe=QUICK)
     run.train(stop_after_epochs=1)
     before = (tmp_path / "last.pth").read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"File too large.*last\.pth"):
-            run.train()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with (
+        files_of_at_most(len(before) // 2),
+        pytest.raises(OSError, match=r"File too large.*last\.pth"),
+    ):
+        run.train()
 
     assert (tmp_path / "last.pth").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pth", "log.jsonl"]

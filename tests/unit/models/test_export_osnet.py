@@ -26,9 +26,10 @@ from models.export import (
     write_model,
 )
 from models.osnet import Architecture, OSNet
-from reid.card import ModelFile, card_path, read_card, sha256_of
+from reid.card import ModelFile, card_path, card_text, read_card, sha256_of
 from reid.golden import golden_image
 from reid.model_errors import CardMismatch
+from tests.support.disk import files_of_at_most
 
 SIZE = (64, 32)
 
@@ -75,6 +76,22 @@ def test_any_number_of_crops_is_taken(exported: Path) -> None:
 
     assert shape.dim[0].dim_param
     assert [d.dim_value for d in shape.dim][1:] == [3, 64, 32]
+
+
+@pytest.mark.parametrize("full", ["one.onnx", "one.toml"])
+def test_on_a_full_disk_no_half_model_and_none_without_a_card_is_left(
+    full: str, exported: Path, tmp_path: Path
+) -> None:
+    card = read_card(card_path(exported))
+    room = len(card_text(card)) - 1
+    content = b"x" * (room + 1 if full == "one.onnx" else room)
+
+    with files_of_at_most(room), pytest.raises(OSError, match="File too large") as error:
+        write_model(content, card, tmp_path / "one.onnx")
+
+    assert error.value.filename == str(tmp_path / full)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_normalisation_inside_gives_the_same_vectors(exported: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from reid.site_map import (
     write_map,
 )
 from reid.site_maps import KEPT, SiteMaps, folder_of, site_folders
+from tests.support.disk import files_of_at_most
 
 SIZE, OUT = 6, 4
 
@@ -204,6 +205,18 @@ def test_a_rollback_to_a_damaged_map_is_refused_and_changes_nothing(tmp_path: Pa
 
     assert maps.current_number() == 2
     assert not (tmp_path / "2.withdrawn").exists()
+
+
+def test_a_rollback_on_a_full_disk_changes_nothing(tmp_path: Path) -> None:
+    maps = SiteMaps(tmp_path)
+    maps.publish(1, made(), card(made()))
+
+    with files_of_at_most(0), pytest.raises(OSError, match="File too large") as full:
+        maps.roll_back()
+
+    assert full.value.filename == str(tmp_path / "current")
+    assert maps.current_number() == 1
+    assert not (tmp_path / "1.withdrawn").exists()
 
 
 def test_only_some_old_maps_are_kept(tmp_path: Path) -> None:
