@@ -91,7 +91,11 @@ class Architecture:
 
 
 class ConvBNReLU(nn.Module):
-    """Convolution, batch (or instance) normalisation, ReLU: (n, c, h, w) → (n, c', h', w')."""
+    """Convolution, batch (or instance) normalisation, ReLU: (n, c, h, w) → (n, c', h', w').
+
+    Stem, 1x1 layers and transitions of table 1; instance normalisation in the stem of IBN and AIN
+    (arXiv 1910.06827).
+    """
 
     def __init__(
         self,
@@ -119,7 +123,8 @@ class ConvBNReLU(nn.Module):
 class Linear1x1(nn.Module):
     """1x1 convolution without activation: (n, c, h, w) → (n, c', h, w).
 
-    Without normalisation where AIN normalises after it.
+    Ends a block before the residual sum (section 3.2, figure 4); without normalisation where AIN
+    normalises after it.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: bool = True) -> None:
@@ -238,12 +243,15 @@ class OmniScaleBlock(nn.Module):
             self.fixed_gates = nn.Parameter(torch.zeros(streams, middle, 1, 1))
 
     def stream_outputs(self, x: Tensor) -> list[Tensor]:
-        """The T streams before gating, each (n, middle, h, w)."""
+        """The T streams s_t of equation 2 before gating, each (n, middle, h, w)."""
         x = self.conv1(x)
         return [cast(Callable[[Tensor], Tensor], getattr(self, n))(x) for n in self.stream_names]
 
     def gate_values(self, streams: list[Tensor]) -> list[Tensor]:
-        """What each stream is multiplied by, each broadcastable to (n, middle, h, w)."""
+        """What each stream is multiplied by, each broadcastable to (n, middle, h, w).
+
+        G(s_t) of equation 3, or what table 5 compares it with; ones where streams are not gated.
+        """
         if self.gate is not None:
             return [self.gate(stream) for stream in streams]
         if self.gates is not None:
@@ -329,24 +337,32 @@ class OSNet(nn.Module):
         return nn.Sequential(*layers)
 
     def features(self, x: Tensor) -> Tensor:
-        """Feature maps before pooling, (n, 512·width, h/16, w/16)."""
+        """conv1 to conv5 of table 1: (n, 3, h, w) → (n, 512·width, h/16, w/16), not pooled."""
         x = self.maxpool(self.conv1(x))
         out: Tensor = self.conv5(self.conv4(self.conv3(self.conv2(x))))
         return out
 
     def pooled(self, x: Tensor) -> Tensor:
-        """fc on the pooled feature maps, before the neck, (n, 512), not negative."""
+        """Pooling and fc of table 1: (n, 3, h, w) → (n, 512), before the neck, not negative."""
         out: Tensor = self.fc(self.features(x).mean((2, 3)))
         return out
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(fc output, embedding, class logits or None), what the training losses need."""
+        """What the training losses need, of images (n, 3, h, w).
+
+        Returns:
+            fc's output (n, 512), the embedding (n, 512), and class logits (n, classes) or None.
+        """
         before = self.pooled(x)
         embedding = before if self.neck is None else self.neck(before)
         return before, embedding, None if self.classifier is None else self.classifier(embedding)
 
     def attribute_logits(self, x: Tensor) -> Tensor:
-        """(n, attributes) logits, one independent label each (section 4.2)."""
+        """(n, 3, h, w) → (n, attributes) logits, one independent label each (section 4.2).
+
+        Raises:
+            ValueError: the network was built without that head.
+        """
         if self.attributes is None:
             raise ValueError("this OSNet was built without an attribute head (attributes=0)")
         out: Tensor = self.attributes(self.pooled(x))

@@ -95,39 +95,55 @@ def test_separate_gates_grow_with_the_number_of_streams() -> None:
 
 
 def test_gradient_of_the_shared_gate_is_the_sum_over_streams() -> None:
-    """Equation 4: the error of all streams is gathered in the one gate's parameters."""
+    """Equation 4: what reaches the one gate is gathered from all streams of the block's output."""
     torch.manual_seed(3)
     block = OmniScaleBlock(16, 64, Architecture(width=TINY)).eval()
     assert isinstance(block.gate, AggregationGate)
+    gate = list(block.gate.parameters())
+    joined: list[torch.Tensor] = []
+    block.conv3.register_forward_pre_hook(lambda _, inputs: joined.append(inputs[0]))
     x = torch.randn(2, 16, 8, 4)
-    gate_parameters = list(block.gate.parameters())
+
+    out = block(x)
+    (*found, upstream) = torch.autograd.grad(out.square().sum(), [*gate, joined[0]])
 
     streams = [stream.detach() for stream in block.stream_outputs(x)]
-    upstream = torch.randn(2, 16, 8, 4)
-    together = sum(block.gate(s) * s for s in streams)
-    whole = torch.autograd.grad((together * upstream).sum(), gate_parameters)  # type: ignore[union-attr]
-    parts = [
-        torch.autograd.grad((block.gate(s) * s * upstream).sum(), gate_parameters) for s in streams
+    parts = [  # the gate of one stream moves the sum by what that stream lets through
+        torch.autograd.grad(block.gate(s), gate, (upstream * s).sum((2, 3), keepdim=True))
+        for s in streams
     ]
-
-    for index, gradient in enumerate(whole):
+    for index, gradient in enumerate(found):
         torch.testing.assert_close(gradient, sum(part[index] for part in parts))
+    assert all(any(g.abs().max() > 0 for g in part) for part in parts), "a stream without a share"
 
 
-def test_stream_t_sees_two_t_plus_one_pixels() -> None:
-    torch.manual_seed(4)
-    block = OmniScaleBlock(16, 64, Architecture(width=TINY)).eval()
-    x = torch.randn(1, 16, 15, 15, requires_grad=True)
+def test_separate_gates_have_gradients_of_their_own_stream_alone() -> None:
+    torch.manual_seed(3)
+    block = OmniScaleBlock(16, 64, Architecture(width=TINY, fusion="separate")).eval()
+    assert block.gates is not None
+    streams = block.stream_outputs(torch.randn(2, 16, 8, 4))
+
+    second = block.gate_values(streams)[1].sum()
+
+    gradients = torch.autograd.grad(second, list(block.gates.parameters()), allow_unused=True)
+    reached = [gradient is not None for gradient in gradients]
+    assert reached == [number == 1 for number in range(4) for _ in range(4)]
+
+
+@pytest.mark.parametrize(("equal_depth", "sides"), [(False, [3, 5, 7, 9]), (True, [9, 9, 9, 9])])
+def test_stream_t_sees_two_t_plus_one_pixels(equal_depth: bool, sides: list[int]) -> None:
+    arch = Architecture(width=TINY, equal_depth=equal_depth)
+    block = OmniScaleBlock(16, 64, arch).eval()
+    for parameter in block.parameters():
+        torch.nn.init.constant_(parameter, 0.1)  # nothing is cut off by a ReLU
+    x = torch.ones(1, 16, 15, 15, requires_grad=True)
 
     seen = []
     for stream in block.stream_outputs(x):
         (gradient,) = torch.autograd.grad(stream[0, :, 7, 7].sum(), x, retain_graph=True)
-        rows = gradient.abs().sum((0, 1, 3)).nonzero().flatten()
-        seen.append(int(rows.max() - rows.min()) + 1)
+        seen.append([int(gradient.abs().sum((0, 1, axis)).count_nonzero()) for axis in (2, 3)])
 
-    assert all(size <= 2 * t + 1 for t, size in enumerate(seen, start=1))
-    assert seen == sorted(seen)
-    assert seen[-1] > 3
+    assert seen == [[side, side] for side in sides]
 
 
 def test_equal_depth_gives_every_stream_the_deepest_field() -> None:
@@ -168,9 +184,16 @@ def test_fixed_gates_are_learned_but_do_not_look_at_the_input() -> None:
 def test_attribute_head_gives_independent_labels() -> None:
     network = OSNet(Architecture(width=TINY), attributes=26).eval()
 
-    logits = network.attribute_logits(torch.zeros(2, 3, 32, 16))
+    images = torch.randn(2, 3, 32, 16, generator=torch.Generator().manual_seed(8))
+    before = network.attribute_logits(images)
+    assert network.attributes is not None
+    with torch.no_grad():
+        network.attributes.bias[3] += 5.0
+    after = network.attribute_logits(images)
 
-    assert logits.shape == (2, 26)
+    assert after.shape == (2, 26)
+    moved = (after.sigmoid() - before.sigmoid()).abs().amax(0) > 1e-6
+    assert moved.nonzero().flatten().tolist() == [3]
     with pytest.raises(ValueError, match="without an attribute head"):
         OSNet(Architecture(width=TINY)).attribute_logits(torch.zeros(1, 3, 32, 16))
 
