@@ -1,13 +1,15 @@
-"""How well embedders tell apart people whom none of them was trained on, in places like a box's.
+"""How well embedders tell apart people whom none of them was trained on, in views like a box's.
 
     python -m benchmarks.unseen_people [MODEL ...] [--pets FOLDER]
 
 Two sets, neither a protocol of the field, so the figures rank models and are not to be compared
 with published ones. `rendered`: our street, three cameras, 75 people, a query's own camera left
-out. `pets`: PETS2009 S2.L1 (19 people, one camera; vtest.avi and gt.txt in FOLDER, by default of
-REID_SHARED): crops of the first half of the clip against those of the second. Crops are cut by the
-truth, upright people at least 50 pixels tall, and go through the code of the box. MODEL: ONNX files
-with cards; by default ours and, with REID_SHARED, the public one. Last line: one JSON object.
+out; weights whose card names `rendered:train` know the place from other people (scenes from 5000,
+here below 100). `pets`, which none knows: PETS2009 S2.L1 (19 people, one camera; vtest.avi and
+gt.txt in FOLDER, by default of REID_SHARED), crops of the first half of the clip against those of
+the second. Crops are cut by the truth, upright people at least 50 pixels tall, and go through the
+code of the box. MODEL: ONNX files with cards; by default ours and, with REID_SHARED, the public
+one. Last line: one JSON object.
 """
 
 from __future__ import annotations
