@@ -342,8 +342,10 @@ class Adaptation:
 def _separating(loss: str) -> nn.Module | None:
     """The loss on the two distributions of distances; None for the baseline."""
     match loss:
-        case "gds" | "gds-h":
-            return GlobalDistanceSeparation(hard_weight=0.5 if loss == "gds-h" else 0.0)
+        case "gds":
+            return GlobalDistanceSeparation(hard_weight=0.0)
+        case "gds-h":
+            return GlobalDistanceSeparation()
         case "histogram":
             return HistogramLoss()
         case "f-statistic":

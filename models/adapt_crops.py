@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from models.augment import normalise
 from models.data.store import Images, open_images
@@ -89,7 +90,9 @@ def read_crops(
     import cv2
 
     held = np.empty((len(names), height, width, 3), np.uint8)
-    for index, image in enumerate(images.all(names, name)):
+    all_of = images.all(names, name)
+    bar = tqdm(all_of, desc="reading crops", total=len(names), leave=False, disable=None)
+    for index, image in enumerate(bar):
         scaled = image
         if image.shape[:2] != (height, width):
             how = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_LINEAR
@@ -107,7 +110,8 @@ def embed(network: OSNet, crops: Crops, rows: Ints | None = None) -> Floats:
     found = np.empty((len(rows), EMBEDDING_SIZE), np.float32)
     network.eval()
     with torch.inference_mode():
-        for start in range(0, len(rows), _BATCH):
+        starts = range(0, len(rows), _BATCH)
+        for start in tqdm(starts, desc="embedding", leave=False, disable=None):
             some = rows[start : start + _BATCH]
             batch = normalise(crops.tensor(some).to(device))
             batch = batch.contiguous(memory_format=torch.channels_last)  # half the time of planes

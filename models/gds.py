@@ -14,13 +14,9 @@ read, not its body: the formulas stand here in full, without the paper's numbers
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-GdsVariant = Literal["gds", "gds-h"]
 
 # Few pairs say little of a variance.
 _LEAST_PAIRS = 2

@@ -248,7 +248,7 @@ def _from_images(
     )
     from models.adapt_crops import TooFewCrops, open_crops
     from models.adapt_judge import BY_ITSELF, BY_PARENT, AdaptError
-    from models.checkpoints import CheckpointError
+    from models.checkpoints import CheckpointError, load
     from models.data.errors import DataError
     from models.export import ExportError
     from reid.card import card_path, read_card
@@ -262,6 +262,7 @@ def _from_images(
         first = next(iter(str(error).splitlines()), "")
         _refuse(console, f"--device {device}: not to be had here ({first}); cpu always is", error)
     try:
+        load(model)  # refused before the crops are read, which may take minutes
         crops = open_crops(
             images, height=size[0], width=size[1], least=LEAST_IMAGES, most=MOST_IMAGES
         )

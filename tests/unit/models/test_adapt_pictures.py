@@ -274,6 +274,19 @@ def test_the_command_ends_with_a_message_where_there_are_too_few_crops(
     assert not out.exists()
 
 
+def test_a_checkpoint_that_is_none_is_refused_before_the_crops_are_read(tmp_path: Path) -> None:
+    (tmp_path / "start.pth").write_bytes(b"none")
+
+    result = CliRunner().invoke(
+        app,
+        ["adapt", str(tmp_path / "start.pth"), "--images", str(tmp_path / "nowhere"),
+         "--out", str(tmp_path / "run")],
+    )  # fmt: skip
+
+    assert result.exit_code == 2
+    assert "start.pth" in result.output and "nowhere" not in result.output
+
+
 def test_a_run_that_is_interrupted_says_how_it_goes_on(
     folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

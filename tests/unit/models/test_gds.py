@@ -100,6 +100,18 @@ def test_gradients_agree_with_finite_differences(loss: nn.Module) -> None:
     assert torch.autograd.gradcheck(lambda p, n: loss.double()(p, n), (positive, negative))
 
 
+@pytest.mark.parametrize("hard_weight", [0.0, 0.5])
+def test_gradients_agree_with_finite_differences_after_earlier_batches(hard_weight: float) -> None:
+    loss = GlobalDistanceSeparation(beta=0.7, hard_weight=hard_weight)
+    for seed in range(3):
+        loss(distances(0.9, 0.2, 20, seed), distances(1.2, 0.1, 40, 10 + seed))
+    loss.eval()
+    positive = distances(0.7, 0.3, 6, 1).requires_grad_()
+    negative = distances(1.1, 0.2, 8, 2).requires_grad_()
+
+    assert torch.autograd.gradcheck(lambda p, n: loss(p, n), (positive, negative))
+
+
 def test_the_gradient_flows_through_the_batch_only_by_its_share() -> None:
     positive = distances(0.8, 0.2, 20, 1)
     gradients = []
