@@ -120,13 +120,15 @@ reference: build/torchreid build/yolo/bin/python  ## OSNet against torchreid, an
 	@REID_REQUIRE_ALL=1 REID_TORCHREID=build/torchreid REID_ULTRALYTICS=build/yolo/bin/python $(BIN)/python -m pytest -m reference tests/unit/models
 
 PICTURES = $(BIN)/python -m benchmarks.adapt_pictures --height 128 --width 64 --epochs 3 --steps 150
-adapt: $(VENV)/.dev  ## what adaptation without labels brings: every table of docs/adaptation.md (needs REID_SHARED)
+adapt: $(VENV)/.dev  ## what adaptation without labels brings: the tables of docs/adaptation.md (needs REID_SHARED)
 	@$(BIN)/python -m benchmarks.bench_adapt --all --pictures $(OUT)/adapt
 	@$(BIN)/python -m benchmarks.bench_adapt --model models/weights/osnet_x0_25_cuhk03.onnx
 	@$(BIN)/python -m benchmarks.bench_association
 	@$(PICTURES) --loss baseline gds gds-h --curves $(OUT)/adapt/adaptation-pictures.png
 	@$(PICTURES) --loss baseline gds-h --source models/weights/checkpoints/osnet_x0_25_market.pth --target cuhk03 --seeds 1
 	@$(PICTURES) --loss baseline gds-h --source osnet_x0_25_msmt17.pth --seeds 1
+	@$(BIN)/python -m benchmarks.adapt_pictures --loss baseline gds gds-h
+	@$(BIN)/python -m benchmarks.adapt_pictures --loss gds-h --gds-weight 100
 	@$(BIN)/python -m benchmarks.adapt_pictures --loss histogram f-statistic global --seeds 1
 	@$(BIN)/python -m benchmarks.adapt_pictures --true-labels --loss baseline gds-h
 
