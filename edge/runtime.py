@@ -148,6 +148,15 @@ def have_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
+def have_bf16() -> bool:
+    """Whether OpenVINO computes in bfloat16 here; else it takes float for it and does not say."""
+    if not have_openvino():
+        return False
+    import openvino  # an extra: absent on a bare box, and half a second to import
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def open_session(
     content: bytes,
     *,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edge.backends import processor_flags, processor_name
 from edge.embed import Embedder
 from edge.models_dir import model_at
-from edge.runtime import Precision, RuntimeName, quota_threads
+from edge.runtime import Precision, RuntimeName, have_bf16, have_openvino, quota_threads
 from models.data.readers import Dataset
 from models.evaluate import (
     Judged,
@@ -160,9 +160,15 @@ def admit_bf16(
 
     Raises:
         VariantRefused: it loses more than MAX_MAP_LOSS points of mAP.
-        ModelError: OpenVINO is missing, cannot load the file, or misses its golden output by more
-            than BF16_TOLERANCE.
+        ModelError: OpenVINO is missing, has no bfloat16 on this processor, cannot load the file,
+            or misses its golden output by more than BF16_TOLERANCE.
     """
+    if have_openvino() and not have_bf16():  # what is missing altogether is said when it is opened
+        raise ModelUnreadable(
+            model,
+            f"cannot be judged in bfloat16: {processor_name()} has none, float would be measured",
+            "judge it on a machine with bfloat16 (AVX-512 or AMX)",
+        )
     float_model = _open_float(model)
     if not insist:
         refuse_trained_people(float_model, judge)

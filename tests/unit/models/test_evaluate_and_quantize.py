@@ -346,7 +346,10 @@ def test_bf16_takes_no_flag_of_int8(
     assert f"Invalid value for {flag[0]}" in result.stderr.replace("'", "")
 
 
-def test_a_model_without_card_gets_no_variant(place: Path, tmp_path: Path) -> None:
+def test_a_model_without_card_gets_no_variant(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "have_bf16", lambda: True)
     bare = tmp_path / "bare.onnx"
     bare.write_bytes((place / "net.onnx").read_bytes())
 
@@ -358,8 +361,9 @@ def test_a_model_without_card_gets_no_variant(place: Path, tmp_path: Path) -> No
 
 
 def test_what_is_int8_already_is_not_quantised_again(
-    place: Path, quantized: quantize.Report
+    place: Path, quantized: quantize.Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(quantize, "have_bf16", lambda: True)
     dataset = open_dataset("market1501", place / "set")
 
     with pytest.raises(ModelUnreadable, match="int8 already"):
@@ -402,6 +406,7 @@ def test_bf16_is_admitted_on_the_card_by_measurement(
     model = _copied(place, tmp_path)
     dataset = open_dataset("market1501", place / "set")
     monkeypatch.setattr(quantize, "MAX_MAP_LOSS", 100.0)
+    monkeypatch.setattr(quantize, "have_bf16", lambda: True)  # float elsewhere: the way is tested
 
     report = admit_bf16(model, judge=dataset)
 
@@ -409,6 +414,21 @@ def test_bf16_is_admitted_on_the_card_by_measurement(
     assert [entry.variant_id for entry in card.runtimes] == ["bfloat16-openvino"]
     assert card.runtimes[0].agreement is not None
     assert report.cosine_mean > 0.9
+
+
+def test_a_processor_without_bfloat16_admits_nothing(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO would compute in float there, agree with it, and the card would call it bfloat16."""
+    model = _copied(place, tmp_path)
+    before = card_path(model).read_bytes()
+    monkeypatch.setattr(quantize, "have_openvino", lambda: True)
+    monkeypatch.setattr(quantize, "have_bf16", lambda: False)
+
+    with pytest.raises(ModelUnreadable, match="float would be measured"):
+        admit_bf16(model, judge=open_dataset("market1501", place / "set"))
+
+    assert card_path(model).read_bytes() == before
 
 
 def test_bf16_that_loses_too_much_leaves_the_card_alone(
@@ -420,6 +440,7 @@ def test_bf16_that_loses_too_much_leaves_the_card_alone(
     before = card_path(model).read_bytes()
     dataset = open_dataset("market1501", place / "set")
     monkeypatch.setattr(quantize, "MAX_MAP_LOSS", -100.0)
+    monkeypatch.setattr(quantize, "have_bf16", lambda: True)  # float elsewhere: the way is tested
 
     with pytest.raises(VariantRefused):
         admit_bf16(model, judge=dataset)
