@@ -20,6 +20,7 @@ from models.cli import app
 from models.data.readers import open_dataset
 from models.evaluate import (
     TrainedOnThis,
+    embed_samples,
     evaluate,
     open_model,
     refuse_trained_people,
@@ -27,6 +28,7 @@ from models.evaluate import (
 )
 from models.int8 import layer_groups
 from models.quantize import VariantRefused, admit_bf16
+from models.ranking import Metric
 from reid.card import card_path, read_card, sha256_of, write_card
 from reid.model_errors import ModelUnreadable
 from tests.conftest import skip_or_fail
@@ -89,6 +91,24 @@ def test_a_checkpoint_scores_as_its_export(place: Path) -> None:
 @pytest.mark.parametrize("more", [["--metric", "euclidean"], ["--flip"], ["--rerank"]])
 def test_every_way_of_comparing_runs(place: Path, more: list[str]) -> None:
     assert 0 < _evaluate(place, *more)["map"] <= 100
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_with_flip_a_crop_and_its_mirror_image_are_one(
+    place: Path, tmp_path: Path, metric: Metric
+) -> None:
+    crop = figure(3, 1, 0)
+    write(tmp_path / "train" / "1_c1_a.png", crop)
+    write(tmp_path / "train" / "1_c1_b.png", np.ascontiguousarray(crop[:, ::-1]))
+    dataset, model = open_dataset("folder", tmp_path), open_model(place / "net.onnx")
+
+    plain, both = (
+        embed_samples(model, dataset, dataset.train, metric=metric, flip=flip)
+        for flip in (False, True)
+    )
+
+    assert np.abs(plain[0] - plain[1]).max() > 1e-3
+    np.testing.assert_allclose(both[0], both[1], atol=1e-4)
 
 
 def test_a_file_that_takes_one_number_of_crops_is_judged_like_any(
