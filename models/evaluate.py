@@ -29,6 +29,7 @@ from models.rerank import rerank
 from reid.card import ModelFile
 
 BATCH = 16
+OTHER_NAMES = {"cuhk03np": "cuhk03", "cuhk03train": "cuhk03", "dukemtmcreid": "dukemtmc"}
 Progress = Callable[[int, int], None]
 
 
@@ -147,9 +148,12 @@ def refuse_trained_people(model: Judged, dataset: Dataset) -> None:
 def shows_judged_people(source: str, dataset: Dataset) -> bool:
     """Whether a card's training source, "set:part", holds people that a set is judged on.
 
-    A source of the set that names no part, or one that no reader knows ("msmt17:all"), does.
+    A source of the set that names no part, or one that no reader knows ("msmt17:all"), does; so
+    does one by another name of the set, whose parts are others.
     """
     words = re.split(r"[:\s]+", source.strip().lower().replace("-", ""))
+    if OTHER_NAMES.get(words[0]) == dataset.name:
+        return True
     if words[0] != dataset.name:
         return False
     part = words[1] if len(words) > 1 else ""

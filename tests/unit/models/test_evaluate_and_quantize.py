@@ -168,6 +168,17 @@ def test_a_source_counts_unless_it_names_a_part_of_other_people(
     assert shows_judged_people(source, dataset) is shown
 
 
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("cuhk03-np:train", "cuhk03"), ("CUHK03-NP", "cuhk03"), ("DukeMTMC-reID (all)", "dukemtmc")],
+)
+def test_a_set_by_another_name_counts_as_seen(tmp_path: Path, source: str, name: str) -> None:
+    dataset = open_dataset("market1501", market(tmp_path, train=1, test=1, shots=1))
+
+    assert shows_judged_people(source, dataclasses.replace(dataset, name=name))
+    assert not shows_judged_people(source, dataset)
+
+
 @pytest.mark.shared
 def test_a_known_public_file_is_refused_by_the_catalogues_card(
     shared_dir: Path, tmp_path: Path
