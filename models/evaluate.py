@@ -21,7 +21,7 @@ from edge.embed import Embedder, open_embedder
 from edge.models_dir import model_at
 from edge.preprocess import Preprocessor
 from edge.runtime import Precision, RuntimeName, Session, inspect, open_session
-from models import ranking
+from models import checkpoints, ranking
 from models.data.readers import PARTS, Dataset, Sample
 from models.export import describe_float, to_onnx, write_model
 from models.ranking import Features, Metric, Scores
@@ -124,8 +124,6 @@ def _onnx_file(
 def _checkpoint_file(
     path: Path, size: tuple[int, int], folder: Path
 ) -> tuple[ModelFile, tuple[str, ...]]:
-    from models import checkpoints  # torch takes seconds to import; an ONNX file needs none
-
     contents = checkpoints.read(path)
     trained_on = checkpoints.trained_on(contents, path)
     height, width = checkpoints.input_size(contents, path) or size
