@@ -438,14 +438,23 @@ class Spool:
             self._word().unreadable(RowSet([(row, row)]))
 
     def _lag_s(self, first: int | None) -> float:
+        """Age of the oldest waiting row. What this process wrote is aged by its own running, since
+        UTC may have been set only since; what earlier ones wrote by UTC, which counts the time
+        that the box was off."""
         if first is None:
             return 0.0
         try:
-            appended = self._opened_reader().appended_unix_nanos(first)
+            stamps = self._opened_reader().stamps(first)
         except SpoolError as error:
             self._report(error)
             return 0.0
-        return max(0.0, (self._clock.unix_nanos() - appended) / 1e9) if appended else 0.0
+        if stamps is None:
+            return 0.0
+        appended, stamped = stamps
+        state = self._opened().engine.state
+        ours = first >= state.writer.first_row
+        aged = state.running_nanos() - stamped if ours else self._clock.unix_nanos() - appended
+        return max(0.0, aged / 1e9)
 
     def _report(self, error: SpoolError) -> None:
         """A reader met damage: the writer saves what can be saved."""

@@ -42,10 +42,12 @@ class RowReader:
                 self._connection.close()
                 self._connection = None
 
-    def appended_unix_nanos(self, row: int) -> int | None:
-        """When a row was written (UTC); None: there is no such row."""
-        found = self._fetch("SELECT appended_unix_nanos FROM sighting WHERE row = ?", row)
-        return int(found[0][0]) if found else None
+    def stamps(self, row: int) -> tuple[int, int] | None:
+        """When a row was written: UTC, and the spool's running time; None: there is no such row."""
+        found = self._fetch(
+            "SELECT appended_unix_nanos, stamp_running_nanos FROM sighting WHERE row = ?", row
+        )
+        return (int(found[0][0]), int(found[0][1])) if found else None
 
     def read(self, rows: Sequence[int], bad: RowSet) -> dict[int, bytes]:
         """Records of rows from the file, each checked; what fails its check is added to bad."""

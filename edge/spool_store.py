@@ -145,12 +145,6 @@ class SpoolStore(SpoolDatabase):
                 )
         return total
 
-    def appended_unix_nanos(self, row: int) -> int | None:
-        """When a row was written (UTC)."""
-        with self._translated():
-            found = self._one("SELECT appended_unix_nanos FROM sighting WHERE row = ?", row)
-        return int(found) if found is not None else None
-
     def candidates(self, rows: RowSet, camera: int | None = None) -> Iterator[Candidate]:
         """These rows, oldest first, read in small steps; of one camera, or of all."""
         for first, last in rows:

@@ -385,6 +385,27 @@ def test_acked_rows_are_deleted_after_their_time_and_a_clock_step_deletes_nothin
     assert kept == 6
 
 
+def test_lag_is_right_though_the_clock_was_set_since_and_counts_the_time_switched_off(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    with open_spool(tmp_path, clock=clock) as spool:
+        fill(spool, 1)
+        clock.advance(10)
+        clock.step_utc(56 * 365 * 86400)  # it came up in 1970, and a time server was found
+        lag_s = spool.counters().lag_s
+        fill(spool, 1)
+        take_all(spool)
+        spool.ack(keys(spool.writer_id, 1, 1))
+    clock.step_utc(3600)  # switched off: UTC goes on, the spool's running time does not
+
+    with open_spool(tmp_path, clock=clock) as spool:
+        after_s = spool.counters().lag_s
+
+    assert lag_s == pytest.approx(10, abs=0.1)
+    assert after_s == pytest.approx(3600, abs=0.1)
+
+
 def test_unacked_rows_have_no_age_cap_unless_one_is_set(tmp_path: Path) -> None:
     clock = ManualClock()
     with open_spool(tmp_path, clock=clock) as spool:
