@@ -8,7 +8,7 @@ import structlog
 
 from edge.config import Config
 from edge.uplink import tls_files
-from reid.tls import is_loopback, require_safe
+from reid.tls import TlsFiles, is_loopback, require_safe
 
 # Where the image expects certificates; the data folder's own come first.
 _IMAGE_TLS_DIR = Path("/etc/edge-reid/tls")
@@ -22,6 +22,11 @@ def tls_dir(data_dir: Path) -> Path:
     return own if own.is_dir() else _IMAGE_TLS_DIR
 
 
+def files_for(config: Config, address: str) -> TlsFiles | None:
+    """The certificates that a connection to a matcher uses; None: plain text."""
+    return tls_files(config.uplink.tls, tls_dir(config.data_dir), address)
+
+
 def check_addresses(config: Config) -> str | None:
     """Refuse plain text beyond loopback, or say it where the owner wants it.
 
@@ -32,7 +37,7 @@ def check_addresses(config: Config) -> str | None:
     """
     plain = []
     for address in config.uplink.matchers:
-        files = tls_files(config.uplink.tls, tls_dir(config.data_dir), address)
+        files = files_for(config, address)
         require_safe(
             address,
             files,

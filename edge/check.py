@@ -15,13 +15,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from edge.box_addresses import files_for
 from edge.config import Config, SourceConfig
 from edge.exit_codes import ExitCode
 from edge.model_keeper import ModelKeeper
 from edge.pipeline import crops_of
 from edge.sources.reconnect import CameraThread
 from edge.types import Frame
-from edge.uplink import tls_files
 from reid.tls_diagnose import diagnose
 from reid.web import WebError, parse_address
 
@@ -96,7 +96,7 @@ def _look(frame: Frame, models: ModelKeeper) -> str:
 
 
 def _try_matcher(address: str, config: Config) -> str:
-    files = tls_files(config.uplink.tls, config.data_dir / "tls", address)
+    files = files_for(config, address)
     spools = "the box would capture and spool until that is mended"
     try:
         host, port = parse_address(address, what="matcher")
