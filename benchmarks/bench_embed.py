@@ -38,9 +38,11 @@ from edge.preprocess import Planes
 from edge.runtime import have_openvino
 from edge.sources.scene import SceneParams, SynthScene
 from models import checkpoints
-from models.export import describe, input_spec, row_cosines, to_onnx, write_model
+from models.describe import describe, input_spec, write_model
+from models.export import to_onnx
 from models.int8 import int8_content
 from models.osnet import Architecture, OSNet
+from models.ranking import row_cosines
 from reid.card import InputSpec, ModelFile
 
 Rows = NDArray[np.float32]

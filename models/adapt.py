@@ -38,7 +38,8 @@ from models.adapt_crops import Crops, embed
 from models.adapt_judge import LEAST_HELD, AdaptError, by_clusters, judge
 from models.augment import augment, uniforms
 from models.data.sampler import PKSampler
-from models.export import describe_float, to_onnx, today, write_model
+from models.describe import describe_float, today, write_model
+from models.export import to_onnx
 from models.gds import (
     FStatisticLoss,
     GlobalDistanceSeparation,

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.imagenet import MEAN, STD
 from models.recipe import Augment
 
 COLUMNS = 24
-MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB; what published OSNet weights expect
-STD = (0.229, 0.224, 0.225)
 ERASE_AREA = (0.02, 0.4)  # arXiv 1708.04896, section 4.2
 ERASE_RATIO = (0.3, 1 / 0.3)
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601

@@ -28,7 +28,15 @@ for _module in sorted(found.name for found in pkgutil.iter_modules(models.comman
     importlib.import_module(f"models.commands.{_module}").register(app)
 
 
-_TRAINING = {"torch", "onnx", "onnxscript", "tqdm", "matplotlib", "sklearn"}  # the extra `train`
+_TRAINING = {
+    "torch",
+    "onnx",
+    "onnxscript",
+    "tqdm",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+}  # the extra `train`
 
 
 def main() -> None:

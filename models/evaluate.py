@@ -21,11 +21,10 @@ from edge.embed import Embedder, open_embedder
 from edge.models_dir import model_at
 from edge.preprocess import Preprocessor
 from edge.runtime import Precision, RuntimeName, Session, inspect, open_session
-from models import checkpoints, ranking
+from models import ranking
 from models.data.readers import PARTS, Dataset, Sample
-from models.export import describe_float, to_onnx, write_model
+from models.describe import describe_float, write_model
 from models.ranking import Features, Metric, Scores
-from models.rerank import rerank
 from reid.card import ModelFile
 
 BATCH = 16
@@ -124,6 +123,9 @@ def _onnx_file(
 def _checkpoint_file(
     path: Path, size: tuple[int, int], folder: Path
 ) -> tuple[ModelFile, tuple[str, ...]]:
+    from models import checkpoints  # torch, which a box does without
+    from models.export import to_onnx
+
     contents = checkpoints.read(path)
     trained_on = checkpoints.trained_on(contents, path)
     height, width = checkpoints.input_size(contents, path) or size
@@ -229,6 +231,8 @@ def distance_blocks(
         reranked: k-reciprocal re-ranking, which is on unit rows whatever the metric.
     """
     if reranked:
+        from models.rerank import rerank  # scipy, which a box does without
+
         return rerank(ranking.unit(query), ranking.unit(gallery))
     return ranking.distances(query, gallery, metric)
 

@@ -1,4 +1,4 @@
-"""torch → ONNX, checked, with its card.
+"""torch → ONNX, checked.
 
 Promise: what is written computes what the torch network computes (cosine of every row at least
 `MIN_COSINE`, for batches of several sizes), passes `onnx.checker`, takes any number of crops, and
@@ -7,11 +7,8 @@ carries no paths or traces of the machine that made it. The card beside it is co
 
 from __future__ import annotations
 
-import datetime
 import logging
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -20,28 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edge.config import EmbedConfig, RuntimeConfig
-from edge.embed import Embedder, golden_row
+from edge.config import RuntimeConfig
 from edge.runtime import open_session
-from models.augment import MEAN, STD
-from models.osnet import EMBEDDING_SIZE, OSNet
-from reid.card import (
-    Card,
-    Golden,
-    InputSpec,
-    Metric,
-    ModelFile,
-    card_path,
-    sha256_of,
-    write_card,
-)
-from reid.files import replace_file
-from reid.golden import golden_image, golden_values
+from models.imagenet import MEAN, STD
+from models.osnet import OSNet
+from models.ranking import row_cosines
+from reid.golden import golden_image
 
 OPSET = 18
 MIN_COSINE = 0.9999
-GOLDEN_TOLERANCE = 2e-3  # float sums in another order differ by far less, another network by more
-RESEARCH_LICENCE = "Apache-2.0 (weights); trained on data for research only"
 
 
 class ExportError(Exception):
@@ -71,15 +55,6 @@ class _Normalising(nn.Module):
         mean, scale = cast(Tensor, self.mean), cast(Tensor, self.scale)
         out: Tensor = self.network((images - mean) * scale)
         return out
-
-
-def input_spec(height: int, width: int, *, inside: bool = False) -> InputSpec:
-    """How the box feeds an OSNet: RGB, stretched, ImageNet mean and deviation (or inside)."""
-    if inside:
-        return InputSpec(height=height, width=width, colour="rgb", range=255, fit="stretch")
-    return InputSpec(
-        height=height, width=width, colour="rgb", range=1, mean=MEAN, std=STD, fit="stretch"
-    )
 
 
 def to_onnx(network: OSNet, height: int, width: int, *, inside: bool = False) -> bytes:
@@ -145,119 +120,3 @@ def _compare(whole: nn.Module, content: bytes, height: int, width: int, *, insid
         worst = float(row_cosines(session.run({"images": values})[0], wanted).min())
         if not worst >= MIN_COSINE:
             raise ExportError(worst)
-
-
-def row_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n,) cosine of corresponding rows of two (n, d)."""
-    product = (one * other).sum(1)
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    cosines: NDArray[np.float32] = (product / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return cosines
-
-
-def describe(
-    content: bytes,
-    path: Path,
-    *,
-    name: str,
-    spec: InputSpec,
-    space_id: str,
-    variant_id: str,
-    training_data: Sequence[str],
-    licence: str = RESEARCH_LICENCE,
-    commercial_use: bool = False,
-    made_by: str = "edge-reid",
-    default: bool = False,
-    notes: str = "",
-    metrics: Sequence[Metric] = (),
-    tolerance: float = GOLDEN_TOLERANCE,
-) -> Card:
-    """The card of an embedder's file, its golden output measured here."""
-    draft = Card(
-        kind="embedder",
-        name=name,
-        file=path.name,
-        sha256=sha256_of(content),
-        bytes=len(content),
-        licence=licence,
-        commercial_use=commercial_use,
-        made_by=made_by,
-        training_data=tuple(training_data),
-        default=default,
-        notes=notes,
-        space_id=space_id,
-        variant_id=variant_id,
-        dimension=EMBEDDING_SIZE,
-        input=spec,
-        golden=Golden(seed=1, values=(0.0,), tolerance=tolerance),
-        metrics=tuple(metrics),
-    )
-    session = open_session(content, name=path, config=RuntimeConfig(threads=1))
-    embedder = Embedder(
-        model=ModelFile(path, draft),
-        card=draft,
-        spec=spec,
-        session=session,
-        max_batch=EmbedConfig().max_batch,
-    )
-    values = golden_values("embedder", [golden_row(embedder, 1)])
-    golden = Golden(seed=1, values=tuple(float(v) for v in values), tolerance=tolerance)
-    return draft.model_copy(update={"golden": golden})
-
-
-def describe_float(
-    content: bytes,
-    path: Path,
-    *,
-    name: str,
-    size: tuple[int, int],
-    training_data: Sequence[str],
-    licence: str = RESEARCH_LICENCE,
-    made_by: str = "edge-reid",
-    notes: str = "",
-    metrics: Sequence[Metric] = (),
-) -> Card:
-    """The card of a float OSNet with a space of its own, fed as published.
-
-    Args:
-        size: of the input, height and width.
-    """
-    return describe(
-        content,
-        path,
-        name=name,
-        spec=input_spec(*size),
-        space_id=space_of(name, content),
-        variant_id="float32",
-        training_data=training_data,
-        licence=licence,
-        made_by=made_by,
-        notes=notes,
-        metrics=metrics,
-    )
-
-
-def write_model(content: bytes, card: Card, path: Path) -> None:
-    """Write an ONNX file and its card, the file first, each whole or not at all.
-
-    Raises:
-        OSError: the folder cannot be written, or is full; no new model is left without its card.
-    """
-    new = not path.exists()
-    replace_file(path, content)
-    try:
-        write_card(card, card_path(path))
-    except OSError:
-        if new:
-            path.unlink(missing_ok=True)
-        raise
-
-
-def space_of(name: str, content: bytes) -> str:
-    """An id for the vectors of these weights: the name, and what tells two trainings apart."""
-    return f"{name}-{sha256_of(content)[:8]}"
-
-
-def today() -> datetime.date:
-    """The date that measurements of now are recorded under, UTC."""
-    return datetime.datetime.now(datetime.UTC).date()

@@ -32,8 +32,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from edge.config import EmbedConfig, RuntimeConfig
 from edge.embed import Embedder, open_embedder
 from edge.preprocess import Preprocessor
-from models.export import describe, row_cosines
-from models.ranking import Features
+from models.describe import describe
+from models.ranking import Features, row_cosines
 from reid.card import Card, ModelFile
 
 GOOD_COSINE = 0.995

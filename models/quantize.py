@@ -23,6 +23,7 @@ from edge.embed import Embedder
 from edge.models_dir import model_at
 from edge.runtime import Precision, RuntimeName, have_bf16, have_openvino, quota_threads
 from models.data.readers import Dataset
+from models.describe import describe, today, write_model
 from models.evaluate import (
     Judged,
     embed_samples,
@@ -30,9 +31,8 @@ from models.evaluate import (
     refuse_trained_people,
     score_features,
 )
-from models.export import describe, row_cosines, today, write_model
 from models.int8 import INT8_TOLERANCE, Crops, Int8, Scheme, is_int8, nearest_to_float, schemes_for
-from models.ranking import Scores
+from models.ranking import Scores, row_cosines
 from reid.card import Agreement, Card, Metric, RuntimeVariant, card_path, write_card
 from reid.model_errors import CardMissing, ModelUnreadable
 

@@ -110,3 +110,11 @@ def score(
         queries=len(ranks),
         unanswerable=unanswerable,
     )
+
+
+def row_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,) cosine of corresponding rows of two (n, d)."""
+    product = (one * other).sum(1)
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    cosines: NDArray[np.float32] = (product / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return cosines

@@ -127,7 +127,6 @@ def _judged(
     page: Path | None,
     insist: bool,
 ) -> Scores:
-    from models.checkpoints import CheckpointError
     from models.data.errors import DataError
     from models.data.readers import READERS, open_dataset
     from models.evaluate import (
@@ -137,11 +136,10 @@ def _judged(
         open_model,
         refuse_trained_people,
     )
-    from models.export import ExportError
     from models.ranked_page import write_page
 
     try:
-        with refusals(CheckpointError, ExportError):
+        with refusals(*_of_checkpoints(model)):
             if protocol not in READERS:
                 known = ", ".join(sorted(READERS))
                 raise DataError(
@@ -172,3 +170,13 @@ def _judged(
         say(str(error))
         raise typer.Exit(USAGE) from error
     return scores
+
+
+def _of_checkpoints(model: Path) -> tuple[type[Exception], ...]:
+    """How a checkpoint is refused; an ONNX file never is, and needs no torch."""
+    if model.suffix == ".onnx":
+        return ()
+    from models.checkpoints import CheckpointError
+    from models.export import ExportError
+
+    return CheckpointError, ExportError

@@ -95,16 +95,9 @@ def export(
         return
     refuse_options("--yolo", {"--no-end-to-end": not end_to_end})
     from models import checkpoints
+    from models.describe import RESEARCH_LICENCE, describe, input_spec, space_of, write_model
     from models.detector_export import Calibration
-    from models.export import (
-        RESEARCH_LICENCE,
-        ExportError,
-        describe,
-        input_spec,
-        space_of,
-        to_onnx,
-        write_model,
-    )
+    from models.export import ExportError, to_onnx
 
     console = Console(stderr=True, markup=False)
     try:

@@ -7,6 +7,8 @@ import importlib.util
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,25 @@ def test_json_has_the_promised_keys_in_percent(place: Path) -> None:
     assert {"rank1", "rank5", "rank10", "map", "minp"} <= found.keys()
     assert 0 < found["map"] <= 100
     assert found["rank1"] <= found["rank5"] <= found["rank10"]
+
+
+def test_a_box_without_torch_judges_an_onnx_file_and_says_what_a_checkpoint_needs(
+    place: Path,
+) -> None:
+    without = "import sys; sys.modules.update(dict.fromkeys(['torch', 'onnx', 'scipy']))"
+    of_set = ["--data", str(place / "set"), "--protocol", "market1501", "--json"]
+
+    def box(model: str) -> subprocess.CompletedProcess[str]:
+        script = f"{without}; from models.cli import main; main()"
+        command = [sys.executable, "-c", script, "evaluate", str(place / model), *of_set]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    judged, refused = box("net.onnx"), box("net.pth")
+
+    assert judged.returncode == 0, judged.stderr
+    assert json.loads(judged.stdout)["map"] == pytest.approx(_evaluate(place)["map"], abs=0.01)
+    assert refused.returncode == 2
+    assert "this needs torch, which a box does without" in refused.stderr
 
 
 def test_a_checkpoint_scores_as_its_export(place: Path) -> None:

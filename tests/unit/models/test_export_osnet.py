@@ -16,16 +16,10 @@ from edge.config import DetectConfig, EmbedConfig, RuntimeConfig
 from edge.detect.detector import open_detector
 from edge.embed import open_embedder
 from models import checkpoints
-from models.export import (
-    ExportError,
-    describe,
-    input_spec,
-    row_cosines,
-    space_of,
-    to_onnx,
-    write_model,
-)
+from models.describe import describe, input_spec, space_of, write_model
+from models.export import ExportError, to_onnx
 from models.osnet import Architecture, OSNet
+from models.ranking import row_cosines
 from reid.card import ModelFile, card_path, card_text, read_card, sha256_of
 from reid.golden import golden_image
 from reid.model_errors import CardMismatch
