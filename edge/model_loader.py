@@ -52,7 +52,9 @@ class ModelLoader:
             ModelError: none, a broken card, or its licence is refused.
         """
         config = self._config
-        file = find_model(self._asked(kind), kind, config.models_dir)
+        file = find_model(
+            self._asked(kind), kind, config.models_dir, commercial=config.require_commercial
+        )
         verify_licence(file, require_commercial=config.require_commercial)
         return self._wanted(file, kind)
 

@@ -7,8 +7,9 @@ works as it is.
 
 `default` is, in this order: what `edge-models use` chose (current.toml in the models folder); a
 card with `default = true` in the models folder; the known public file of DEFAULT_PUBLIC there; then
-the same two in the packaged weights. What a person put there wins over what came with us.
-`ModelFile.why` says which and why.
+the same two in the packaged weights. What a person put there wins over what came with us. Where
+commercial use is required, `default` passes over the cards that do not allow it, and where none of
+these does, takes any that does. `ModelFile.why` says which and why.
 
 Fails: ModelNotFound names the folders and the models that are there; CardInvalid where the card of
 the asked model is broken. Broken cards of other models are listed, not raised.
@@ -59,13 +60,17 @@ class Listing:
     broken: tuple[CardInvalid, ...]
 
 
-def find_model(asked: str, kind: Kind, models_dir: Path | None) -> ModelFile:
+def find_model(
+    asked: str, kind: Kind, models_dir: Path | None, *, commercial: bool = False
+) -> ModelFile:
     """Find a model by its card's name, by file, or `default`.
 
     Args:
         asked: a card's name, an ONNX file (its path, or its name in the folder), or `default`.
         kind: what it must be.
         models_dir: the models folder; None: only the packaged weights.
+        commercial: `default` is to be one that may be used commercially; what was asked for by
+            name is found all the same.
 
     Raises:
         ModelNotFound: nothing of that name; the message lists what there is.
@@ -73,7 +78,7 @@ def find_model(asked: str, kind: Kind, models_dir: Path | None) -> ModelFile:
         WrongKind: its card says the other kind.
     """
     if asked == DEFAULT:
-        return find_default(kind, models_dir)
+        return find_default(kind, models_dir, commercial=commercial)
     path = Path(asked)
     if models_dir is not None and path.name == asked and _is_file(models_dir / asked):
         path = models_dir / asked  # a bare file name: the folder's, else one of here
@@ -91,8 +96,8 @@ def find_model(asked: str, kind: Kind, models_dir: Path | None) -> ModelFile:
     raise _not_found(asked, kind, folders)
 
 
-def find_default(kind: Kind, models_dir: Path | None) -> ModelFile:
-    """What `default` means here.
+def find_default(kind: Kind, models_dir: Path | None, *, commercial: bool = False) -> ModelFile:
+    """What `default` means here; where none may be used commercially, as if that were not asked.
 
     Raises:
         ModelNotFound: no default of that kind; the message says what to set.
@@ -102,6 +107,9 @@ def find_default(kind: Kind, models_dir: Path | None) -> ModelFile:
         if chosen is not None:
             model = find_model(chosen, kind, models_dir)
             return model.because(f"edge-models use chose {chosen} in {models_dir / POINTER}")
+    if commercial:
+        for model in _commercial(kind, models_dir):
+            return model
     for model in _marked(kind, models_dir):
         return model
     raise _not_found(DEFAULT, kind, _folders(models_dir))
@@ -135,6 +143,18 @@ def _marked(kind: Kind, models_dir: Path | None) -> Iterator[ModelFile]:
         for model in models:
             if model.card is not None and model.card.name == public:
                 yield model.because(f"the known public {public} lies in {folder}")
+
+
+def _commercial(kind: Kind, models_dir: Path | None) -> Iterator[ModelFile]:
+    """Models that may be used commercially: the defaults first, then the others."""
+    for model in _marked(kind, models_dir):
+        if model.card is not None and model.card.commercial_use:
+            yield model
+    for folder in _folders(models_dir):
+        for model in list_models(folder).models:
+            card = model.card
+            if card is not None and card.kind == kind and card.commercial_use:
+                yield model.because("its card allows commercial use, which no default's does")
 
 
 def model_at(path: Path) -> ModelFile:

@@ -399,7 +399,11 @@ def test_commercial_use_is_required_when_asked_for(
     card = folder / "colours.toml"
     card.write_text(card.read_text().replace("commercial_use = true", "commercial_use = false"))
 
-    done = run_box(tmp_path / "box", folder, "--source", f"hall={film}", "--require-commercial")
+    done = run_box(
+        tmp_path / "box",
+        folder,
+        *("--source", f"hall={film}", "--embedder", "colours", "--require-commercial"),
+    )
 
     assert done.code == 3
     assert "commercial" in done.stderr

@@ -108,6 +108,21 @@ def test_default_is_what_the_operator_chose_before_all_else(tmp_path: Path) -> N
     assert "edge-models use chose a" in found.why
 
 
+def test_where_commercial_use_is_required_the_default_is_one_that_allows_it(tmp_path: Path) -> None:
+    embedder(tmp_path, "a", commercial_use=False)
+    embedder(tmp_path, "b", commercial_use=False, default=True)
+
+    none = find_model("default", "embedder", tmp_path, commercial=True)
+    free = embedder(tmp_path, "c", commercial_use=True)
+    found = find_model("default", "embedder", tmp_path, commercial=True)
+    default = embedder(tmp_path, "d", commercial_use=True, default=True)
+
+    assert none.name == "b", "whoever asks is told why this one is refused"
+    assert found.path == free
+    assert found.why == "its card allows commercial use, which no default's does"
+    assert find_model("default", "embedder", tmp_path, commercial=True).path == default
+
+
 def test_no_default_says_what_to_set(tmp_path: Path) -> None:
     embedder(tmp_path, "a")
 
