@@ -109,12 +109,16 @@ class SiteMaps:
         return max([0, self.current_number(), *self.numbers()]) + 1
 
     def publish(self, number: int, site_map: SiteMap, card: MapCard) -> Path:
-        """Write a map and take it into use; returns its file."""
+        """Write a map and take it into use; returns its file.
+
+        Of the older ones stay the one that was in use, then the newest that were not rolled back.
+        """
+        before = self.current_number()
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._folder / f"{number}.npz"
         write_map(site_map, card, path)
         self._point(number)
-        for old in self.numbers()[:-KEPT]:
+        for old in self._least_wanted({number, before}):
             (self._folder / f"{old}.toml").unlink(missing_ok=True)
             (self._folder / f"{old}.npz").unlink(missing_ok=True)
             self._withdrawn(old).unlink(missing_ok=True)
@@ -156,6 +160,14 @@ class SiteMaps:
             self.read(number)
             self._withdrawn(number).unlink(missing_ok=True)
         self._point(number)
+
+    def _least_wanted(self, needed: set[int]) -> list[int]:
+        """Maps beyond `KEPT`: rolled back before others, old before new."""
+        wanted = sorted(
+            self.numbers(),
+            key=lambda one: (one in needed, not self._withdrawn(one).exists(), one),
+        )
+        return wanted[:-KEPT]
 
     def _withdrawn(self, number: int) -> Path:
         return self._folder / f"{number}.withdrawn"

@@ -230,6 +230,35 @@ def test_only_some_old_maps_are_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("1.*"))
 
 
+def test_the_map_that_was_in_use_outlives_newer_ones_that_were_rolled_back(tmp_path: Path) -> None:
+    maps = SiteMaps(tmp_path)
+    for number in range(1, KEPT + 1):
+        maps.publish(number, made(number), card(made(number), number))
+    for _ in range(KEPT - 1):
+        maps.roll_back()
+    in_use = maps.current_number()
+
+    maps.publish(KEPT + 1, made(KEPT + 1), card(made(KEPT + 1), KEPT + 1))
+    kept = maps.numbers()
+    back = maps.roll_back()
+
+    assert in_use == 1
+    assert len(kept) == KEPT
+    assert back == 1
+    assert maps.current() is not None
+
+
+def test_a_map_chosen_by_hand_outlives_newer_ones_too(tmp_path: Path) -> None:
+    maps = SiteMaps(tmp_path)
+    for number in range(1, KEPT + 1):
+        maps.publish(number, made(number), card(made(number), number))
+    maps.use(1)
+
+    maps.publish(KEPT + 1, made(KEPT + 1), card(made(KEPT + 1), KEPT + 1))
+
+    assert maps.numbers() == [1, *range(3, KEPT + 2)]
+
+
 def test_a_number_that_is_not_there_cannot_be_taken_into_use(tmp_path: Path) -> None:
     maps = SiteMaps(tmp_path)
     for number in (1, 2):
