@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -11,6 +14,8 @@ from typer.testing import CliRunner
 from models import checkpoints
 from models.cli import app
 from models.osnet import Architecture, OSNet
+from reid.card import card_path, read_card, sha256_of, write_card
+from tests.unit.models.drawn_people import market
 
 torch.set_num_threads(1)
 
@@ -37,3 +42,41 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = CliRunner().invoke(app, ["export", str(folder / "last.pth"), str(target)])
     assert result.exit_code == 0, result.output
     return target
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Path:
+    """A folder with a drawn set and a network of random weights: net.onnx, net.toml, net.pth."""
+    folder = tmp_path_factory.mktemp("place")
+    market(folder / "set", train=4, test=6, shots=3)
+    shutil.copyfile(exported.with_name("last.pth"), folder / "net.pth")
+    content = _input_renamed(exported, "pictures")
+    (folder / "net.onnx").write_bytes(content)
+    changed = {"sha256": sha256_of(content), "bytes": len(content)}
+    card = read_card(card_path(exported)).model_copy(
+        update={"name": "net", "file": "net.onnx"} | changed
+    )
+    write_card(card, folder / "net.toml")
+    return folder
+
+
+def _input_renamed(model: Path, name: str) -> bytes:
+    """Others' exports call their input otherwise."""
+    network = onnx.load(model)
+    old = network.graph.input[0].name
+    network.graph.input[0].name = name
+    for node in network.graph.node:
+        for slot, wanted in enumerate(node.input):
+            if wanted == old:
+                node.input[slot] = name
+    content: bytes = network.SerializeToString()
+    return content
+
+
+def evaluated(place: Path, *more: str, model: str = "net.onnx") -> dict[str, float]:
+    """Scores of `edge-models evaluate --json` for a model of `place` on its set."""
+    arguments = ["evaluate", str(place / model), "--data", str(place / "set")]
+    result = CliRunner().invoke(app, [*arguments, "--protocol", "market1501", "--json", *more])
+    assert result.exit_code == 0, result.output
+    found: dict[str, float] = json.loads(result.stdout.strip().splitlines()[-1])
+    return found
