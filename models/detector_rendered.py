@@ -18,11 +18,12 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from edge.sources.scene import LIGHTS, VIEWS, SceneParams, SynthScene
+from edge.sources.scene import LIGHTS, SceneParams, SynthScene
 from models.detector_data import Picture, write_coco
 
 _LEAST_VISIBLE, _LEAST_SEEN = 0.25, 0.05
 _FPS = 1.0
+_VIEWS = ("wall", "steep")
 
 
 def scene_of(seed: int) -> SceneParams:
@@ -37,7 +38,7 @@ def scene_of(seed: int) -> SceneParams:
         height=height,
         fps=_FPS,
         light=LIGHTS[seed % len(LIGHTS)],
-        view=VIEWS[(seed // len(LIGHTS)) % len(VIEWS)],
+        view=_VIEWS[(seed // len(LIGHTS)) % len(_VIEWS)],
     )
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge.sources.scene import gait
+from edge.sources.scene import gait, patterns
 from edge.sources.scene.wardrobe import Colour, Looks
 
 Array = npt.NDArray[np.float64]
@@ -117,6 +117,10 @@ class Tailor:
                 ],
                 looks.hair, gait.HEAD, 0.0, folds=0.25,
             )  # fmt: skip
+        if looks.hairdo == "ponytail":
+            low = gait.NECK_Z - 0.06
+            tail: list[Station] = [(low, 0.02, 0.025, -0.12), (low + 0.2, 0.035, 0.035, -0.125)]
+            self._tube(tail, looks.hair, gait.HEAD, 0.0, folds=0.25)
         if looks.hairdo == "bun":
             bun = _ellipsoid(middle + np.array([-0.125, 0, 0.06]), (0.05, 0.055, 0.05))
             self._plain(bun, looks.hair, gait.HEAD)
@@ -172,13 +176,16 @@ class Tailor:
         if looks.top == "coat":
             self._skirt(0.46, 0.050, looks.top_colour, ease)
         elif looks.top == "dress":
-            self._skirt(0.52, 0.060, looks.top_colour, ease, patterned=True)
+            hem = looks.hem_m or 0.52
+            self._skirt(hem, 0.060, looks.top_colour, ease, patterned=True)
         elif looks.bottom == "skirt":
-            self._skirt(0.55, 0.045, looks.bottom_colour, 0.01)
+            hem = looks.hem_m or 0.55
+            self._skirt(hem, 0.045, looks.bottom_colour, 0.01, trimmed=True)
 
     def _skirt(
-        self, hem: float, flare: float, colour: Colour, ease: float, patterned: bool = False
-    ) -> None:
+        self, hem: float, flare: float, colour: Colour, ease: float,
+        patterned: bool = False, trimmed: bool = False,
+    ) -> None:  # fmt: skip
         """Cloth below the waist, carried by pelvis and both thighs."""
         wide = self._looks.breadth
         stations: list[Station] = [
@@ -187,7 +194,9 @@ class Tailor:
             (gait.HIP_Z, 0.126, 0.172, -0.01), (gait.WAIST_Z + 0.02, 0.112, 0.152, 0.0),
         ]  # fmt: skip
         bones = (gait.PELVIS, gait.THIGH, gait.THIGH + 1)
-        self._cloth(_wider(stations, wide, ease), bones, colour, patterned=patterned)
+        self._cloth(
+            _wider(stations, wide, ease), bones, colour, patterned=patterned, trimmed=trimmed
+        )
 
     def _leg(self, side: int) -> None:
         looks = self._looks
@@ -202,12 +211,15 @@ class Tailor:
             (gait.KNEE_Z + 0.2, 0.076, 0.072, 0.004), (gait.HIP_Z - 0.08, 0.090, 0.082, 0.0),
             (gait.HIP_Z, 0.084, 0.074, -0.006), (gait.HIP_Z + 0.05, 0.060, 0.060, -0.01),
         ]  # fmt: skip
-        self._cloth(_wider(thigh, wide, slack), (gait.THIGH + side,), colour, y=at)
+        trimmed = not bare
+        self._cloth(_wider(thigh, wide, slack), (gait.THIGH + side,), colour, y=at, trimmed=trimmed)
         if looks.bottom == "shorts":
             short: list[Station] = [
-                (gait.KNEE_Z + 0.10, 0.090, 0.088, 0.0), (gait.HIP_Z, 0.098, 0.088, -0.005)
+                (looks.hem_m or gait.KNEE_Z + 0.10, 0.090, 0.088, 0.0),
+                (gait.HIP_Z, 0.098, 0.088, -0.005),
             ]  # fmt: skip
-            self._cloth(_wider(short, wide, 0.004), (gait.THIGH + side,), looks.bottom_colour, y=at)
+            bones = (gait.THIGH + side,)
+            self._cloth(_wider(short, wide, 0.004), bones, looks.bottom_colour, y=at, trimmed=True)
         hem = 0.055 if looks.bottom in ("trousers", "jeans") else 0.07
         loose = slack * 1.4
         shank: list[Station] = [
@@ -217,7 +229,7 @@ class Tailor:
             (gait.KNEE_Z, 0.055 + slack, 0.054 + slack, 0.0),
             (gait.KNEE_Z + 0.05, 0.050 + slack, 0.050 + slack, 0.004),
         ]  # fmt: skip
-        self._cloth(_wider(shank, wide, 0.0), (gait.SHANK + side,), colour, y=at)
+        self._cloth(_wider(shank, wide, 0.0), (gait.SHANK + side,), colour, y=at, trimmed=trimmed)
         shoe = _ellipsoid(np.array([0.055, at, 0.042]), (0.142, 0.047, 0.046))
         leather = self._sample(shoe)
         up = leather.places[:, 2]
@@ -294,13 +306,15 @@ class Tailor:
 
     def _cloth(
         self, stations: Sequence[Station], bones: tuple[int, ...], colour: Colour,
-        *, y: float = 0.0, patterned: bool = False,
+        *, y: float = 0.0, patterned: bool = False, trimmed: bool = False,
     ) -> None:  # fmt: skip
         points = self._sample(_ellipses(stations, y))
         places = points.places
         colours = np.tile(np.array(colour, np.float64), (len(places), 1))
         if patterned:
-            colours = self._pattern(places, colours)
+            colours = patterns.on_top(self._looks, places, colours)
+        if trimmed:
+            colours = patterns.on_legs(self._looks, places, colours)
         normals = points.normals + 0.2 * points.tilt
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
         weights = None
@@ -314,23 +328,6 @@ class Tailor:
             bones,
             weights,
         )
-
-    def _pattern(self, points: Array, colours: Array) -> Array:
-        looks = self._looks
-        second = np.array(looks.top_second)
-        z, y = points[:, 2], points[:, 1]
-        if looks.pattern == "stripes":
-            mask = (z / 0.085) % 1.0 < 0.42
-        elif looks.pattern == "plaid":
-            cross = ((z / 0.11) % 1.0 < 0.4).astype(float) + ((y / 0.10) % 1.0 < 0.4)
-            return colours + (second - colours) * (0.38 * cross)[:, None]
-        elif looks.pattern == "block":
-            mask = z > gait.WAIST_Z + 0.22
-        elif looks.pattern == "print":
-            mask = (points[:, 0] > 0.05) & (np.abs(y) < 0.085) & (np.abs(z - 1.24) < 0.075)
-        else:
-            return colours
-        return np.where(mask[:, None], second, colours)
 
     def _sample(self, grid: Array) -> _Points:
         """Evenly spread points on a grid of a surface (rows, columns, 3)."""

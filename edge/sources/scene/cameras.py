@@ -17,6 +17,8 @@ LEAST_HEIGHT_PX = 62.0
 MOST_HEIGHT_PX = 245.0
 BODY_M = 1.74
 CANDIDATES = 300
+# height above the ground from .. to in metres; how much of the street they look at
+PLACES = {"wall": (3.0, 6.0, 0.7), "steep": (6.0, 8.0, 0.45), "low": (2.0, 3.0, 0.7)}
 CROWN_M = 1.6  # lines of sight keep so far from the middle of a tree
 
 
@@ -74,7 +76,7 @@ def choose_cameras(
     half_length: float,
     half_width: float,
     crowns: Array,
-    steep: bool,
+    view: str,
     width: int,
     height: int,
 ) -> list[Camera]:
@@ -91,7 +93,7 @@ def choose_cameras(
     feet = np.stack([gx.ravel(), gy.ravel(), np.zeros(gx.size)], axis=1)
     found: list[tuple[float, Camera]] = []
     for _ in range(CANDIDATES):
-        camera = _candidate(rng, half_length, half_width, steep, width, height)
+        camera = _candidate(rng, half_length, half_width, view, width, height)
         found.append((_worth(camera, feet, crowns), camera))
     found.sort(key=lambda pair: -pair[0])
     chosen: list[Camera] = []
@@ -105,7 +107,7 @@ def _candidate(
     rng: np.random.Generator,
     half_length: float,
     half_width: float,
-    steep: bool,
+    view: str,
     width: int,
     height: int,
 ) -> Camera:
@@ -116,8 +118,8 @@ def _candidate(
         place = [along * half_length, side * (half_width - 0.25)]
     else:
         place = [side * (half_length - 0.25), along * half_width]
-    up = float(rng.uniform(6.0, 8.0) if steep else rng.uniform(3.0, 6.0))
-    share = 0.45 if steep else 0.7
+    lowest, highest, share = PLACES[view]
+    up = float(rng.uniform(lowest, highest))
     target = np.array(
         [rng.uniform(-share, share) * half_length, rng.uniform(-share, share) * half_width, 0.6]
     )

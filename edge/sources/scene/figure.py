@@ -118,7 +118,7 @@ class Figure:
             self._poses[phase] = gait.pose(
                 None if phase < 0 else phase / PHASES,
                 swing=self.looks.swing,
-                still_arm=1 if self.looks.bag == "hand" else -1,
+                held=_held(self.looks),
             )
         return self._poses[phase]
 
@@ -148,6 +148,16 @@ class FigureCache:
             _, old = self._kept.popitem(last=False)
             self._bytes -= old.nbytes
         return sprite
+
+
+def _held(looks: Looks) -> dict[int, tuple[float, float]]:
+    """The arms that do not swing, see gait.pose."""
+    held = {
+        "phone": {1 - looks.motif % 2: (22.0, 105.0)},
+        "pockets": {0: (-12.0, 32.0), 1: (-12.0, 32.0)},
+        "folded": {0: (18.0, 88.0), 1: (18.0, 88.0)},
+    }.get(looks.arms, {})
+    return held | {1: gait.HANGING} if looks.bag == "hand" else held
 
 
 def level_for(height_px: float) -> int:

@@ -8,6 +8,8 @@ smooth terms, not measured data.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +23,8 @@ BONES = 13  # a limb bone is its number for the left, that plus one for the righ
 HIP_Z, KNEE_Z, ANKLE_Z = 0.925, 0.50, 0.085
 HIP_Y, SHOULDER_Y = 0.088, 0.188
 WAIST_Z, SHOULDER_Z, ELBOW_Z, NECK_Z = 1.03, 1.425, 1.125, 1.475
+
+HANGING = (2.0, 9.0)  # flexion of shoulder and elbow of an arm at rest, degrees
 
 REST = np.array(
     [
@@ -41,13 +45,18 @@ REST = np.array(
 )
 
 
-def pose(phase: float | None, *, swing: float = 1.0, still_arm: int = -1) -> tuple[Array, Array]:
+def pose(
+    phase: float | None,
+    *,
+    swing: float = 1.0,
+    held: Mapping[int, tuple[float, float]] | None = None,
+) -> tuple[Array, Array]:
     """Rotations (BONES, 3, 3) and origins (BONES, 3) of all bones.
 
     Args:
         phase: 0..1 of the stride, 0 where the left heel strikes; None: standing.
         swing: how far the arms swing, 1 usual.
-        still_arm: 0 left or 1 right: an arm that carries and does not swing; -1 none.
+        held: arms that do not swing, 0 left and 1 right: flexion of shoulder and elbow, degrees.
     """
     rotations = np.tile(np.eye(3), (BONES, 1, 1))
     origins = REST.copy()
@@ -70,7 +79,7 @@ def pose(phase: float | None, *, swing: float = 1.0, still_arm: int = -1) -> tup
         origins[FOOT + side] = origins[SHANK + side] + shank @ np.array([0, 0, ANKLE_Z - KNEE_Z])
         rotations[THIGH + side], rotations[SHANK + side] = thigh, shank
         rotations[FOOT + side] = foot
-        shoulder, elbow = _arm(share, swing, still_arm == side)
+        shoulder, elbow = (held or {}).get(side) or _arm(share, swing)
         upper = _about_x(outward * 2.2) @ _about_y(-shoulder)
         fore = _about_x(outward * 0.6) @ _about_y(-(shoulder + elbow))
         origins[UPPER_ARM + side] = origins[CHEST] + chest @ (REST[UPPER_ARM + side] - REST[CHEST])
@@ -97,10 +106,10 @@ def _leg(share: float | None) -> tuple[float, float, float]:
     return hip, knee, ankle
 
 
-def _arm(share: float | None, swing: float, still: bool) -> tuple[float, float]:
+def _arm(share: float | None, swing: float) -> tuple[float, float]:
     """Shoulder and elbow flexion in degrees; an arm swings against its own leg."""
-    if share is None or still:
-        return 2.0, 9.0
+    if share is None:
+        return HANGING
     forward = -float(np.cos(2 * np.pi * share))
     return -3.0 + 21.0 * swing * forward, 16.0 + 12.0 * swing * (forward + 1) / 2
 

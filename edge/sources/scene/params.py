@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 LIGHTS = ("day", "overcast", "dusk", "night", "grey")
-VIEWS = ("wall", "steep")
+VIEWS = ("wall", "steep", "low")
+CLOTHES = ("everyday", "distinct")
 
 
 class SceneError(ValueError):
@@ -44,7 +45,9 @@ class SceneParams:
         frames: a source ends after this many frames; 0: endless.
         camera: which camera a source shows, 1..cameras.
         light: day, overcast, dusk, night (colour), grey (night, infrared).
-        view: wall (3 to 6 m high) or steep (6 to 8 m high, looking down).
+        view: wall (3 to 6 m high), steep (6 to 8 m, looking down) or low (2 to 3 m).
+        clothes: distinct (people differ in colour) or everyday (many in black, white, grey and
+            denim, told apart by details).
         pace: 1: live, in real time; 0: every frame as fast as it is read. Unset: 1 where
             endless, 0 where `frames` ends it.
     """
@@ -59,6 +62,7 @@ class SceneParams:
     camera: int = 1
     light: str = "day"
     view: str = "wall"
+    clothes: str = "distinct"
     pace: int | None = None
 
     def __post_init__(self) -> None:
@@ -80,6 +84,8 @@ class SceneParams:
             raise SceneError("light", self.light, f"it is one of {', '.join(LIGHTS)}")
         if self.view not in VIEWS:
             raise SceneError("view", self.view, f"it is one of {', '.join(VIEWS)}")
+        if self.clothes not in CLOTHES:
+            raise SceneError("clothes", self.clothes, f"it is one of {', '.join(CLOTHES)}")
         if self.pace not in (None, 0, 1):
             raise SceneError("pace", self.pace, "it is 1 (real time) or 0 (every frame)")
 
@@ -115,7 +121,7 @@ def _convert(key: str, text: str) -> int | float | str:
     kind: Callable[[str], int | float | str] = int
     if key == "fps":
         kind = float
-    elif key in ("light", "view"):
+    elif key in ("light", "view", "clothes"):
         kind = str
     try:
         return kind(text)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from edge.sources.scene.background import Background, draw_background
 from edge.sources.scene.cameras import Camera, choose_cameras
+from edge.sources.scene.everyday import dress_everyday
 from edge.sources.scene.figure import (
     AZIMUTHS,
     ELEVATION_STEP,
@@ -107,11 +108,12 @@ class SynthScene:
             crowns=np.array(
                 [one.leaves.mean(axis=0) for one in self._street.props if not one.stands]
             ).reshape(-1, 3),
-            steep=params.view == "steep",
+            view=params.view,
             width=params.width,
             height=params.height,
         )
-        looks = dress_people(np.random.default_rng([params.seed, 11]), params.people)
+        dress = dress_everyday if params.clothes == "everyday" else dress_people
+        looks = dress(np.random.default_rng([params.seed, 11]), params.people)
         self._figures = [Figure(one, params.seed * 1000 + k) for k, one in enumerate(looks)]
         self._people = [
             Person(np.random.default_rng([params.seed, 13, k]), self._street)

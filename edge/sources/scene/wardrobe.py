@@ -5,6 +5,7 @@ Promise: people of one street wear clearly different clothes; colours are BGR, 0
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,13 +37,19 @@ class Looks:
     Attributes:
         height_m: 1.52..1.93; breadth: 0.9..1.15 of the usual.
         skin, hair, shoes: colours.
-        hairdo: short, long, bun, bald; headwear: none, cap, beanie, hood.
+        hairdo: short, long, bun, ponytail, bald; headwear: none, cap, beanie, hood.
         top: tshirt, shirt, jacket, coat, dress, vest; top_colour, top_second: its colours.
-        pattern: plain, stripes, plaid, block, print: how the two colours lie.
+        pattern: plain, stripes, plaid, block, print, pinstripes, flowers, logo, open: how the two
+            colours lie.
         bottom: trousers, jeans, shorts, skirt, leggings; bottom_colour.
         bag: none, backpack, shoulder, hand; bag_colour.
         swing: how far the arms swing.
         stride: length of the stride against the usual one.
+        hem_m: height above the ground of the lower edge of shorts, skirt or dress; None: usual.
+        trim: plain, side, faded, flowers: what is on trousers, shorts or skirt.
+        arms: usual, phone (one before the chest), pockets, folded.
+        motif: seed of what is random in patterns.
+        third_colour: of a logo or of flowers.
     """
 
     height_m: float
@@ -63,6 +70,11 @@ class Looks:
     bag_colour: Colour
     swing: float
     stride: float
+    hem_m: float | None = None
+    trim: str = "plain"
+    arms: str = "usual"
+    motif: int = 0
+    third_colour: Colour = (128.0, 128.0, 128.0)
 
 
 def dress_people(rng: np.random.Generator, count: int) -> list[Looks]:
@@ -86,20 +98,22 @@ def _shuffled(rng: np.random.Generator, palette: tuple[Colour, ...], count: int)
     return colours[:count]
 
 
-def _pick(rng: np.random.Generator, choices: dict[str, float]) -> str:
+def pick(rng: np.random.Generator, choices: Mapping[str, float]) -> str:
+    """One of the choices, by its weight."""
     names = list(choices)
     weights = np.array([choices[name] for name in names])
     return names[int(rng.choice(len(names), p=weights / weights.sum()))]
 
 
-def _one(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Colour:
+def one(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Colour:
+    """One colour, each as likely."""
     return palette[int(rng.integers(len(palette)))]
 
 
 def _dress(rng: np.random.Generator, top_colour: Colour, bottom_colour: Colour) -> Looks:
     slim = rng.random() < 0.5
-    top = _pick(rng, {"tshirt": 3, "shirt": 3, "jacket": 3, "coat": 1.5, "dress": 1.2, "vest": 0.8})
-    bottom = _pick(rng, {"trousers": 4, "jeans": 3, "shorts": 1, "skirt": 1.2, "leggings": 1})
+    top = pick(rng, {"tshirt": 3, "shirt": 3, "jacket": 3, "coat": 1.5, "dress": 1.2, "vest": 0.8})
+    bottom = pick(rng, {"trousers": 4, "jeans": 3, "shorts": 1, "skirt": 1.2, "leggings": 1})
     if top == "coat" and bottom in ("shorts", "skirt"):
         bottom = "trousers"
     if top == "dress":
@@ -107,20 +121,20 @@ def _dress(rng: np.random.Generator, top_colour: Colour, bottom_colour: Colour) 
     return Looks(
         height_m=float(np.clip(rng.normal(1.68 if slim else 1.77, 0.065), 1.52, 1.93)),
         breadth=float(np.clip(rng.normal(0.95 if slim else 1.03, 0.05), 0.88, 1.18)),
-        skin=_one(rng, SKIN),
-        hair=_one(rng, HAIR),
-        hairdo=_pick(rng, {"short": 4, "long": 3, "bun": 1, "bald": 0.6}),
-        headwear=_pick(rng, {"none": 7, "cap": 1.2, "beanie": 1, "hood": 0.8}),
-        head_colour=_one(rng, TOPS),
+        skin=one(rng, SKIN),
+        hair=one(rng, HAIR),
+        hairdo=pick(rng, {"short": 4, "long": 3, "bun": 1, "bald": 0.6}),
+        headwear=pick(rng, {"none": 7, "cap": 1.2, "beanie": 1, "hood": 0.8}),
+        head_colour=one(rng, TOPS),
         top=top,
         top_colour=top_colour,
-        top_second=_one(rng, TOPS),
-        pattern=_pick(rng, {"plain": 5, "stripes": 1.4, "plaid": 1.2, "block": 1.2, "print": 1.5}),
+        top_second=one(rng, TOPS),
+        pattern=pick(rng, {"plain": 5, "stripes": 1.4, "plaid": 1.2, "block": 1.2, "print": 1.5}),
         bottom=bottom,
         bottom_colour=bottom_colour,
-        shoes=_one(rng, SHOES),
-        bag=_pick(rng, {"none": 4, "backpack": 2, "shoulder": 1.5, "hand": 1.5}),
-        bag_colour=_one(rng, TOPS),
+        shoes=one(rng, SHOES),
+        bag=pick(rng, {"none": 4, "backpack": 2, "shoulder": 1.5, "hand": 1.5}),
+        bag_colour=one(rng, TOPS),
         swing=float(rng.uniform(0.6, 1.15)),
         stride=float(rng.uniform(0.94, 1.06)),
     )

@@ -197,3 +197,12 @@ def test_the_town_repeats_so_that_memory_is_bounded(scene: SynthScene) -> None:
     assert [one.person for one in first] == [one.person for one in later]
     for one, other in zip(first, later, strict=True):
         assert one.box == pytest.approx(other.box, abs=1e-6)
+
+
+def test_views_differ_in_how_far_the_cameras_look_down() -> None:
+    def slimness(view: str) -> float:
+        scene = SynthScene(SceneParams(people=20, width=384, height=288, seed=4, view=view))
+        boxes = [one.box for index in range(0, 3000, 250) for one in scene.truth(1, index)]
+        return float(np.median([(y2 - y1) / (x2 - x1) for x1, y1, x2, y2 in boxes]))
+
+    assert slimness("low") > slimness("steep") * 1.1  # seen from above people are shorter
