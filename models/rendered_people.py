@@ -4,6 +4,7 @@
 
 Promise: a scene is fixed by its seed. Each has 40 people, seen by four cameras in two lights; crops
 are cut by the truth, moved a little as a detector's boxes are, and may show a person partly hidden.
+Strangers in everyday clothes look alike, and each camera has its own colours (`models/lens.py`).
 Seeds below 100 are for judging (`benchmarks.unseen_people`), those from 5000 on for training. About
 20 seconds of processor and 0.9 MB a scene of some 760 crops.
 """
@@ -11,7 +12,7 @@ Seeds below 100 are for judging (`benchmarks.unseen_people`), those from 5000 on
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,9 +22,10 @@ import typer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from edge.sources.scene import VIEWS, SceneParams, SynthScene
+from edge.sources.scene import CLOTHES, VIEWS, SceneParams, SynthScene
 from models.data.errors import DataError
 from models.data.pack import encode, save
+from models.lens import Lens
 
 PEOPLE, CAMERAS, FRAMES = 40, 4, 30  # of a scene; frames in each light
 LIGHTS = {"day": 0.4, "overcast": 0.3, "dusk": 0.15, "night": 0.15}  # how often each is drawn
@@ -45,11 +47,19 @@ class Crop:
     camera: int
 
 
-def crops(seed: int, frames: int = FRAMES) -> Iterator[Crop]:
+def crops(
+    seed: int,
+    frames: int = FRAMES,
+    clothes: str = "everyday",
+    views: Sequence[str] = ("wall", "steep"),
+) -> Iterator[Crop]:
     """Crops of all people of the scene of a seed, numbered 1..PEOPLE; cameras from 1.
 
     Args:
         seed: of the scene. frames: so many are drawn in each light.
+        clothes: as in SceneParams; everyday clothes are seen through cameras of different colours,
+            sharpness and compression, distinct ones as the scene gives them.
+        views: of SceneParams; seeds take turns.
     """
     rng = np.random.default_rng((seed, 77))
     lights = rng.choice(list(LIGHTS), 2, replace=False, p=list(LIGHTS.values()))
@@ -61,9 +71,11 @@ def crops(seed: int, frames: int = FRAMES) -> Iterator[Crop]:
             seed=seed,
             fps=1.0,
             light=light,
-            view=VIEWS[seed % len(VIEWS)],
+            view=views[seed % len(views)],
+            clothes=clothes,
         )
         scene = SynthScene(params)
+        lenses = [Lens.draw(rng) for _ in range(CAMERAS)] if clothes == "everyday" else []
         for _ in range(frames):
             index, camera = int(rng.integers(LAST_INDEX)), int(rng.integers(1, CAMERAS + 1))
             seen = [
@@ -80,6 +92,8 @@ def crops(seed: int, frames: int = FRAMES) -> Iterator[Crop]:
                 image = frame[max(y1, 0) : y2, max(x1, 0) : x2]
                 if image.shape[0] >= LEAST_HEIGHT and image.shape[1] >= LEAST_WIDTH:
                     counts[light, camera, one.person] += 1
+                    if lenses:
+                        image = lenses[camera - 1].take(image, rng)
                     yield Crop(image, one.person, camera)
 
 
@@ -88,14 +102,21 @@ def main(
     first_seed: Annotated[int, typer.Option(min=0, help="Of the first scene.")] = 5000,
     scenes: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 40,
     frames: Annotated[int, typer.Option(min=1, help="Of a scene, in each light.")] = FRAMES,
+    clothes: Annotated[str, typer.Option(help="everyday or distinct.")] = "everyday",
+    views: Annotated[str, typer.Option(help="Of the cameras, with commas.")] = "wall,steep",
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of WebP.")] = 80,
 ) -> None:
     """Render people and pack their crops."""
     if not out.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {out.parent}", param_hint="OUT")
+    if clothes not in CLOTHES:
+        raise typer.BadParameter(f"{clothes}: it is {' or '.join(CLOTHES)}", param_hint="--clothes")
+    places = views.split(",")
+    if not set(places) <= set(VIEWS):
+        raise typer.BadParameter(f"{views}: of {', '.join(VIEWS)}", param_hint="--views")
     kept: list[tuple[NDArray[np.uint8], int, int]] = []
     for number in tqdm(range(scenes), "scenes", unit=" scenes", mininterval=2.0):
-        found = list(crops(first_seed + number, frames))
+        found = list(crops(first_seed + number, frames, clothes, places))
         counts = Counter(one.person for one in found)
         kept += [
             (encode(one.image, SIZE, quality), number * PEOPLE + one.person, one.camera)
