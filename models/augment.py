@@ -51,6 +51,8 @@ def augment(images: Tensor, random: Tensor, how: Augment) -> Tensor:
         x = _blur(x, next(column), next(column), how.blur)
     if how.jitter or how.hue_deg or how.grey:
         x = _colour(x, [next(column) for _ in range(6)], how)
+    if how.cast:
+        x = _cast(x, random[:, -2:], how.cast)
     x = normalise(x)
     x = _move(x, [next(column) for _ in range(5)], how)
     if how.erase:
@@ -86,6 +88,12 @@ def _colour(x: Tensor, random: list[Tensor], how: Augment) -> Tensor:
     offset = (brightness * (1 - contrast) * centre).view(n, 1, 1)
     flat = (scale * mix) @ x.flatten(2) + offset
     return flat.clamp(1e-4, 1).pow(gamma.view(n, 1, 1)).view_as(x)
+
+
+def _cast(x: Tensor, random: Tensor, most: float) -> Tensor:
+    red, blue = (1 + most * _signed(random)).unbind(1)
+    gains = torch.stack([red, torch.ones_like(red), blue], 1)
+    return (x * gains.view(-1, 3, 1, 1)).clamp(0, 1)
 
 
 def _hue(angle: Tensor) -> Tensor:

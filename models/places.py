@@ -16,6 +16,7 @@ from reid.logs import mask
 from reid.model_errors import ModelError
 
 USAGE, REFUSED = 2, 3  # exit codes, as in the documentation of the commands
+INTERRUPTED = 130  # exit code after Ctrl-C or SIGTERM, where the same call goes on
 ENVIRONMENT = "EDGE_MODELS_DIR"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # as a card's
 

@@ -69,6 +69,7 @@ class Augment:
         jitter: strength of brightness, contrast, saturation and gamma changes. Helps elsewhere.
         hue_deg: largest rotation of the hue.
         grey: probability of no colour.
+        cast: largest relative change of red and of blue against green, as white balances differ.
         blur: probability of losing detail, as a small or soft crop has.
     """
 
@@ -80,10 +81,11 @@ class Augment:
     jitter: float = 0.0
     hue_deg: float = 0.0
     grey: float = 0.0
+    cast: float = 0.0
     blur: float = 0.0
 
     def __post_init__(self) -> None:
-        _within(self, 0, 1, "flip", "shift", "zoom", "erase", "jitter", "grey", "blur")
+        _within(self, 0, 1, "flip", "shift", "zoom", "erase", "jitter", "grey", "cast", "blur")
         _within(self, 0, 180, "rotate_deg", "hue_deg")
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -68,7 +69,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self._pack = pack
         sources = recipe.data.sources or pack.sources
-        self._trained_on = list(sources)
+        self._trained_on = list(dict.fromkeys(sources))  # several packs may hold one set
         rows = pack.where(*sources)
         pack.where(*recipe.data.evaluate_query, *recipe.data.evaluate_gallery)  # or DataError now
         rows = rows[pack.person[rows] > 0]
@@ -111,19 +112,29 @@ class Run:
         """Whether all epochs are done."""
         return self.step >= self.steps
 
-    def train(self, *, stop_after_s: float = math.inf, evaluate_every: int = 5) -> None:
-        """Work until finished or until the time is up, then save.
+    def train(
+        self,
+        *,
+        stop_after_s: float = math.inf,
+        evaluate_every: int = 5,
+        told_to_stop: threading.Event | None = None,
+    ) -> None:
+        """Work until finished, until the time is up or until told to stop, then save.
 
         Args:
             stop_after_s: stop between two steps after this time.
+            told_to_stop: stop between two steps once it is set.
             evaluate_every: epochs between measurements where the recipe names a set for them.
         """
+        told_to_stop = told_to_stop or threading.Event()
         begin = saved = time.monotonic()
         bar = tqdm(total=self.steps, initial=self.step, desc=self.recipe.name, unit="step")
         sums: dict[str, float] = {}
         since = self.step
         epoch_begin = time.monotonic()
-        while not self.finished and time.monotonic() - begin < stop_after_s:
+        while not (
+            self.finished or told_to_stop.is_set() or time.monotonic() - begin >= stop_after_s
+        ):
             for name, value in self.advance().items():
                 sums[name] = sums.get(name, 0.0) + value
             bar.update()

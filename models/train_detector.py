@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -145,6 +146,7 @@ def run(
     seconds: float | None = None,
     steps: int | None = None,
     stop_after_s: float | None = None,
+    told_to_stop: threading.Event | None = None,
     resume: bool = False,
     device: str = "cpu",
     threads: int = 1,
@@ -161,6 +163,7 @@ def run(
         out: folder for checkpoints, log and curves.
         seconds, steps: length of the whole run, one of them at most; neither: the recipe's steps.
         stop_after_s: save and return after so long; the same call with resume=True goes on.
+        told_to_stop: save and return once it is set.
         resume: go on from out/last.pt if it is there.
         device: "cpu" or "cuda". threads: of torch on the CPU. workers: processes drawing samples.
         teacher: raw YOLOX ONNX; None trains from labels alone.
@@ -195,7 +198,13 @@ def run(
     run.begin(resume=resume)
     sampler = Sampler(pictures, cutouts, seed=recipe.seed, progress=progress)
     samples = _Samples(sampler, teacher if recipe.teacher_weight > 0 else None)
-    run.go(samples, _Clock(seconds, steps, run.used), workers=workers, stop_after_s=stop_after_s)
+    run.go(
+        samples,
+        _Clock(seconds, steps, run.used),
+        workers=workers,
+        stop_after_s=stop_after_s,
+        told_to_stop=told_to_stop or threading.Event(),
+    )
     return out / "detector.pt"
 
 
@@ -243,9 +252,15 @@ class _Run:
         self.recipes = tuple(saved.get("recipes", self.recipes))
 
     def go(
-        self, samples: _Samples, clock: _Clock, *, workers: int, stop_after_s: float | None
+        self,
+        samples: _Samples,
+        clock: _Clock,
+        *,
+        workers: int,
+        stop_after_s: float | None,
+        told_to_stop: threading.Event,
     ) -> None:
-        """Train until the schedule has ended, or save and return after `stop_after_s`."""
+        """Train until the schedule has ended; save and return early when asked to."""
         loader = DataLoader(
             samples,
             batch_sampler=_Lazy(lambda: self._keys(clock)),
@@ -270,7 +285,8 @@ class _Run:
                 if now - saved > _CHECKPOINT_S:
                     self._checkpoint(clock.share())
                     saved = now
-                stopped = stop_after_s is not None and now - started > stop_after_s
+                late = stop_after_s is not None and now - started > stop_after_s
+                stopped = late or told_to_stop.is_set()
                 if stopped or clock.share() >= 1.0:  # workers have drawn some samples ahead
                     break
         self._checkpoint(clock.share())

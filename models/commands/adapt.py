@@ -16,7 +16,6 @@ def register(app: typer.Typer) -> None:
     app.command("adapt")(adapt)
 
 
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 LEAST_SIDE = 16  # px; the network halves its input four times
 MAPS, STEPS = Path("site-maps"), 800
 LOSS, EPOCHS, HEIGHT, WIDTH, DEVICE = "gds-h", 10, 128, 64, "cpu"
@@ -239,6 +238,7 @@ def _from_images(
 ) -> None:
     import torch
 
+    from edge.signals import Stopped, stops_start
     from models.adapt import (
         LEAST_IMAGES,
         LOSSES,
@@ -251,6 +251,7 @@ def _from_images(
     from models.checkpoints import CheckpointError, load
     from models.data.errors import DataError
     from models.export import ExportError
+    from models.places import INTERRUPTED
     from reid.card import card_path, read_card
 
     if loss not in LOSSES:
@@ -275,8 +276,9 @@ def _from_images(
         recipe = PictureRecipe(loss=loss, epochs=epochs, seed=seed)
         run = Adaptation(model, crops, out, recipe=recipe, device=device)
         try:
-            run.train()
-        except KeyboardInterrupt as stopped:
+            with stops_start():
+                run.train()
+        except (KeyboardInterrupt, Stopped) as stopped:
             text = f"stopped; the same call goes on after epoch {run.epoch} of {epochs}, in {out}"
             _refuse(console, text, stopped, INTERRUPTED)
         done = run.export()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import tomllib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from models.places import INTERRUPTED
 
 
 def register(app: typer.Typer) -> None:
@@ -58,10 +61,15 @@ def train(
         typer.Option(help="Detectors: a detector.pt whose weights a new run begins with."),
     ] = None,
 ) -> None:
-    """Train by a recipe; stop at any time, the same call goes on where it stopped."""
+    """Train by a recipe; stop at any time, the same call goes on where it stopped.
+
+    Ctrl-C and SIGTERM save first, and the exit code is then 130; a second Ctrl-C ends at once.
+    """
+    from edge.signals import ends
     from models.places import refusals, refuse_options
 
     console = Console(stderr=True, markup=False)
+    told_to_stop = threading.Event()
     try:
         kind = tomllib.loads(config.read_text(encoding="utf-8")).get("kind")
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -77,9 +85,10 @@ def train(
         from models.detector_teacher import TeacherError
 
         try:
-            with refusals():
+            with refusals(), ends(told_to_stop):
                 weights = models.train_detector.run(
                     config, pack=packs, out=out, stop_after_s=stop_after_s, resume=True,
+                    told_to_stop=told_to_stop,
                     device=device, threads=threads or 1, teacher=teacher, seconds=seconds,
                     steps=steps, workers=workers, start_from=start_from,
                 )  # fmt: skip
@@ -87,6 +96,7 @@ def train(
             console.print(str(error), style="red", highlight=False)
             raise typer.Exit(2) from error
         console.print(f"averaged weights: {weights}; edge-models export makes a model of them")
+        _say_if_stopped(console, told_to_stop)
         return
 
     import torch
@@ -109,14 +119,22 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     try:
-        with refusals():
+        with refusals(), ends(told_to_stop):
             run = Run(read_recipe(config), packs=packs, folder=out, device=device)
             run.train(
                 stop_after_s=float("inf") if stop_after_s is None else stop_after_s,
                 evaluate_every=evaluate_every,
+                told_to_stop=told_to_stop,
             )
     except (RecipeError, DataError, CheckpointError) as error:
         console.print(str(error), style="red", highlight=False)
         raise typer.Exit(2) from error
     state = "done" if run.finished else f"stopped at step {run.step} of {run.steps}"
     console.print(f"{state}; weights in {out / 'last.pth'}: edge-models export makes a model of it")
+    _say_if_stopped(console, told_to_stop)
+
+
+def _say_if_stopped(console: Console, told_to_stop: threading.Event) -> None:
+    if told_to_stop.is_set():
+        console.print("stopped as asked; the same call goes on")
+        raise typer.Exit(INTERRUPTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -287,8 +288,13 @@ def test_a_checkpoint_that_is_none_is_refused_before_the_crops_are_read(tmp_path
     assert "start.pth" in result.output and "nowhere" not in result.output
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_interrupted_says_how_it_goes_on(
-    folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
 ) -> None:
     class Interrupted:
         epoch = 4
@@ -296,7 +302,7 @@ def test_a_run_that_is_interrupted_says_how_it_goes_on(
         def __init__(self, *args: object, **settings: object) -> None: ...
 
         def train(self) -> None:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
 
     monkeypatch.setattr(adapt, "Adaptation", Interrupted)
     monkeypatch.setattr(adapt, "LEAST_IMAGES", 100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -120,12 +121,19 @@ def test_a_run_by_seconds_runs_its_schedule_out(tmp_path: Path, pack: Path) -> N
     assert last["rate"] == recipe.rate(1.0)
 
 
+@pytest.mark.parametrize("how", ["by the clock", "when told"])
 def test_a_stopped_run_goes_on_with_the_next_sample_and_ends_as_planned(
-    tmp_path: Path, pack: Path
+    tmp_path: Path, pack: Path, how: str
 ) -> None:
     out, recipe = tmp_path / "out", small_recipe(tmp_path)
+    told = threading.Event()
+    late = None
+    if how == "when told":
+        told.set()
+    else:
+        late = 0.0
 
-    run(recipe, pack=pack, out=out, steps=4, stop_after_s=0.0, progress=False)
+    run(recipe, pack=pack, out=out, steps=4, stop_after_s=late, told_to_stop=told, progress=False)
     first = torch.load(out / "last.pt", weights_only=True)["state"]
     run(recipe, pack=pack, out=out, steps=4, resume=True, progress=False)
     second = torch.load(out / "last.pt", weights_only=True)["state"]

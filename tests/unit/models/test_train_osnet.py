@@ -1,9 +1,12 @@
-"""Recipes, augmentation and the training loop on a tiny set."""
+"""The training loop on a tiny set."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,6 @@ import torch
 from typer.testing import CliRunner
 
 from models import checkpoints
-from models.augment import COLUMNS, augment, normalise, uniforms
 from models.cli import app
 from models.data.errors import DataError
 from models.data.pack import write_pack
@@ -25,12 +27,9 @@ from models.recipe import (
     Recipe,
     RecipeError,
     Stage,
-    read_recipe,
 )
 from models.train import Run, learning_rate
 from tests.unit.models.drawn_people import market
-
-RECIPES = sorted((Path(__file__).parents[3] / "models" / "recipes").glob("osnet*.toml"))
 
 
 @pytest.fixture(scope="module")
@@ -57,104 +56,6 @@ TINY = Recipe(
     augment=Augment(erase=0.5, jitter=0.3, hue_deg=10, grey=0.2, blur=0.5, rotate_deg=5),
     optimise=Optimise(people=4, images=4, warmup_steps=2, learning_rate=1e-3),
 )
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_of_the_house_is_readable(path: Path) -> None:
-    recipe = read_recipe(path)
-
-    assert recipe.name == path.stem
-    assert recipe.kind == "osnet"
-    assert not recipe.init or Path(recipe.init).is_file()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('stages = [{epochs=1}]\n[data]\npacks=["a"]\nquality = 3', "unknown key 'quality'"),
-        ('stages = [{epochs="many"}]\n[data]\npacks=["a"]', "expected int, found 'many'"),
-        ('kind = "resnet"\nstages = []\n[data]\npacks=["a"]', "'resnet' is none of 'osnet'"),
-        ('stages = []\n[data]\npacks=["a"]', "at least one epoch"),
-        ('stages = [{epochs=1, height=0}]\n[data]\npacks=["a"]', "height is 0; expected 16 to"),
-        ('stages = [{epochs=1}]\n[data]\npacks=["a"]\n[augment]\nflip=5', "flip is 5.0; expected"),
-        ('stages = [{epochs=1}]\n[data]\npacks=["a"]\n[optimise]\npeople=1', "people is 1"),
-        ('stages = [{epochs=1}]\n[data]\npacks=["a"]\n[optimise]\nema=1', "ema is 1.0"),
-        (
-            'stages=[{epochs=2}]\n[data]\npacks=["a"]\n[losses]\ntriplet=0\nclasses_from_epoch=1',
-            "no loss is on in the first epoch",
-        ),
-        (
-            'stages=[{epochs=2}]\n[data]\npacks=["a"]\n[losses]\ndistil_logits=1',
-            "without a teacher",
-        ),
-        ("seed = 1", "missing"),
-        ("seed = ", "not TOML"),
-    ],
-)
-def test_a_wrong_recipe_names_key_and_value(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "wrong.toml"
-    head = "" if "kind" in text else 'kind = "osnet"\n'
-    path.write_text(f'name = "x"\n{head}{text}')
-
-    with pytest.raises(RecipeError, match=message):
-        read_recipe(path)
-
-
-def test_augmentation_is_fixed_by_its_random_numbers() -> None:
-    images = torch.rand(4, 3, 32, 16, generator=torch.Generator().manual_seed(1))
-    how = TINY.augment
-
-    one = augment(images, uniforms(3, 17, 4), how)
-
-    assert torch.equal(one, augment(images, uniforms(3, 17, 4), how))
-    assert not torch.equal(one, augment(images, uniforms(3, 18, 4), how))
-    assert torch.isfinite(one).all()
-
-
-def test_everything_off_only_normalises() -> None:
-    images = torch.rand(3, 3, 16, 8, generator=torch.Generator().manual_seed(2))
-    off = Augment(flip=0, shift=0, zoom=0)
-
-    found = augment(images, uniforms(1, 1, 3), off)
-
-    torch.testing.assert_close(found, normalise(images))
-
-
-def test_flip_mirrors_and_erase_removes_a_rectangle() -> None:
-    images = torch.rand(2, 3, 32, 16, generator=torch.Generator().manual_seed(3))
-    random = uniforms(1, 1, 2)
-
-    mirrored = augment(images, random, Augment(flip=1, shift=0, zoom=0))
-    resampled = augment(images, random, Augment(flip=1, shift=0, zoom=1e-9))
-    erased = augment(images, random, Augment(flip=0, shift=0, zoom=0, erase=1))
-
-    torch.testing.assert_close(mirrored, normalise(images).flip(3))
-    torch.testing.assert_close(resampled, mirrored, atol=1e-4, rtol=0)
-    gone = (erased == 0).all(1)
-    share = gone.float().mean((1, 2))
-    assert ((share > 0.01) & (share < 0.5)).all()
-    rows, columns = gone[0].any(1).sum(), gone[0].any(0).sum()
-    assert gone[0].sum() == rows * columns
-
-
-def test_no_hue_and_no_jitter_leave_colours_alone() -> None:
-    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(4)) * 0.9 + 0.05
-    grey = augment(images, uniforms(1, 1, 2), Augment(flip=0, shift=0, zoom=0, grey=1.0))
-    same = augment(images, uniforms(1, 1, 2), Augment(flip=0, shift=0, zoom=0, hue_deg=1e-6))
-
-    torch.testing.assert_close(same, normalise(images), atol=1e-4, rtol=1e-4)
-    back = grey * torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-    back = back + torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-    torch.testing.assert_close(back[:, 0], back[:, 1], atol=1e-5, rtol=0)
-
-
-def test_random_numbers_are_enough_for_every_change() -> None:
-    everything = Augment(
-        erase=1, jitter=0.2, hue_deg=5, grey=0.5, blur=1, rotate_deg=3, shift=0.1, zoom=0.1
-    )
-
-    assert uniforms(0, 0, 2).shape == (2, COLUMNS)
-    augment(torch.rand(2, 3, 16, 8), uniforms(0, 0, 2), everything)
 
 
 def test_rate_rises_then_falls_to_zero() -> None:
@@ -309,6 +210,22 @@ def test_weights_hand_on_what_they_were_trained_on(packs: Path, tmp_path: Path) 
     ]
 
 
+def test_a_set_that_came_in_two_packs_is_named_once(packs: Path, tmp_path: Path) -> None:
+    for name in ("one.npz", "other.npz"):
+        (tmp_path / name).write_bytes((packs / "tiny.npz").read_bytes())
+    data = DataPart(packs=("one.npz", "other.npz"))
+
+    run = Run(dataclasses.replace(TINY, data=data), packs=tmp_path, folder=tmp_path / "run")
+    run.save()
+
+    assert run.classes == 2 * (6 + 3)  # people of two packs are never the same
+    assert checkpoints.read(tmp_path / "run" / "last.pth")["trained_on"] == [
+        "market1501:train",
+        "market1501:query",
+        "market1501:gallery",
+    ]
+
+
 def test_a_start_that_does_not_say_whom_it_saw_is_named(packs: Path, tmp_path: Path) -> None:
     checkpoints.save(tmp_path / "bare.pth", OSNet(TINY.architecture))
 
@@ -384,3 +301,40 @@ def test_a_set_is_packed_trained_and_judged_from_the_command_line(
     assert "done; weights in" in results[1].output.replace("\n", " ")
     assert json.loads(results[2].stdout.splitlines()[-1])["queries"] == 4
     assert checkpoints.read(weights)["trained_on"] == ["market1501:train"]
+
+
+ENDLESS = """
+kind = "osnet"
+name = "endless"
+stages = [{ epochs = 100000, height = 32, width = 16 }]
+[data]
+packs = ["tiny.npz"]
+sources = ["market1501:train"]
+[architecture]
+width = 0.25
+[optimise]
+people = 4
+images = 4
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_saves_first_and_says_that_it_goes_on(
+    packs: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    recipe = tmp_path / "endless.toml"
+    recipe.write_text(ENDLESS)
+    call = ["train", "--config", str(recipe), "--packs", str(packs), "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-c", "from models.cli import main; main()", *call]
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        said = ""
+        while "1/" not in said:  # the first step is done
+            said += run.stderr.read(1)
+        run.send_signal(number)
+        said += run.communicate(timeout=60)[1]
+
+    assert run.returncode == 130
+    assert said.rstrip().endswith("stopped as asked; the same call goes on")
+    assert int(torch.load(tmp_path / "run" / "last.pth", weights_only=False)["step"]) >= 1

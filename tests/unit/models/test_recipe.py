@@ -1,0 +1,52 @@
+"""Are recipes read whole, and wrong ones refused by key and value?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.recipe import RecipeError, read_recipe
+
+RECIPES = sorted((Path(__file__).parents[3] / "models" / "recipes").glob("osnet*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_of_the_house_is_readable(path: Path) -> None:
+    recipe = read_recipe(path)
+
+    assert recipe.name == path.stem
+    assert recipe.kind == "osnet"
+    assert not recipe.init or Path(recipe.init).is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('stages = [{epochs=1}]\n[data]\npacks=["a"]\nquality = 3', "unknown key 'quality'"),
+        ('stages = [{epochs="many"}]\n[data]\npacks=["a"]', "expected int, found 'many'"),
+        ('kind = "resnet"\nstages = []\n[data]\npacks=["a"]', "'resnet' is none of 'osnet'"),
+        ('stages = []\n[data]\npacks=["a"]', "at least one epoch"),
+        ('stages = [{epochs=1, height=0}]\n[data]\npacks=["a"]', "height is 0; expected 16 to"),
+        ('stages = [{epochs=1}]\n[data]\npacks=["a"]\n[augment]\nflip=5', "flip is 5.0; expected"),
+        ('stages = [{epochs=1}]\n[data]\npacks=["a"]\n[optimise]\npeople=1', "people is 1"),
+        ('stages = [{epochs=1}]\n[data]\npacks=["a"]\n[optimise]\nema=1', "ema is 1.0"),
+        (
+            'stages=[{epochs=2}]\n[data]\npacks=["a"]\n[losses]\ntriplet=0\nclasses_from_epoch=1',
+            "no loss is on in the first epoch",
+        ),
+        (
+            'stages=[{epochs=2}]\n[data]\npacks=["a"]\n[losses]\ndistil_logits=1',
+            "without a teacher",
+        ),
+        ("seed = 1", "missing"),
+        ("seed = ", "not TOML"),
+    ],
+)
+def test_a_wrong_recipe_names_key_and_value(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.toml"
+    head = "" if "kind" in text else 'kind = "osnet"\n'
+    path.write_text(f'name = "x"\n{head}{text}')
+
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(path)
