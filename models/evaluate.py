@@ -149,13 +149,12 @@ def shows_judged_people(source: str, dataset: Dataset) -> bool:
     """Whether a card's training source, "set:part", holds people that a set is judged on.
 
     A source of the set that names no part, or one that no reader knows ("msmt17:all"), does; so
-    does one by another name of the set, whose parts are others.
+    does one of the same people by another protocol, which parts and numbers them otherwise.
     """
     words = re.split(r"[:\s]+", source.strip().lower().replace("-", ""))
-    if OTHER_NAMES.get(words[0]) == dataset.name:
-        return True
-    if words[0] != dataset.name:
-        return False
+    own, judged = words[0], dataset.name.replace("-", "")
+    if own != judged:
+        return OTHER_NAMES.get(own, own) == OTHER_NAMES.get(judged, judged)
     part = words[1] if len(words) > 1 else ""
     return part in dataset.judged_parts or part not in PARTS
 

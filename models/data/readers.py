@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -134,15 +134,14 @@ def cuhk03_np(images: Images) -> Dataset:
     """CUHK03 by its new protocol (Zhong et al., CVPR 2017): 767 people train, 700 test.
 
     Numbers of people differ from the other files of CUHK03, so whoever was trained on any part of
-    it counts as trained on these people.
+    those counts as trained on these people (`evaluate.shows_judged_people`).
     """
-    found = _three_parts(
+    return _three_parts(
         images,
-        "cuhk03",
+        "cuhk03-np",
         r"(?P<person>\d+)_c(?P<camera>\d)_\d+\.(png|jpg)",
         "0003_c1_21.png",
     )
-    return replace(found, judged_parts=("train", "query", "gallery"))
 
 
 def msmt17(images: Images) -> Dataset:

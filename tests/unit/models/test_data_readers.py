@@ -228,7 +228,7 @@ def test_a_part_may_be_a_link_to_a_folder_elsewhere(tmp_path: Path) -> None:
     assert [sample.name for sample in dataset.train] == ["train/1_c1_a.png"]
 
 
-def test_cuhk03s_new_protocol_counts_every_part_as_the_same_people(tmp_path: Path) -> None:
+def test_cuhk03s_new_protocol_is_read_in_its_three_parts(tmp_path: Path) -> None:
     for part, person, kind in (
         ("bounding_box_train", 1, "png"),
         ("query", 3, "png"),
@@ -239,7 +239,7 @@ def test_cuhk03s_new_protocol_counts_every_part_as_the_same_people(tmp_path: Pat
     dataset = open_dataset("cuhk03-np", tmp_path)
 
     assert [(s.person, s.camera) for s in dataset.query + dataset.gallery] == [(3, 2), (3, 2)]
-    assert dataset.judged_parts == ("train", "query", "gallery")
+    assert [s.person for s in dataset.train] == [1]
 
 
 def test_a_users_names_may_end_in_capitals(tmp_path: Path) -> None:

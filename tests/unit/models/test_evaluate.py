@@ -144,13 +144,26 @@ def test_a_source_counts_unless_it_names_a_part_of_other_people(
 
 @pytest.mark.parametrize(
     ("source", "name"),
-    [("cuhk03-np:train", "cuhk03"), ("CUHK03-NP", "cuhk03"), ("DukeMTMC-reID (all)", "dukemtmc")],
+    [
+        ("cuhk03-np:train", "cuhk03"),
+        ("CUHK03-NP", "cuhk03"),
+        ("cuhk03:train", "cuhk03-np"),
+        ("cuhk03-np:query", "cuhk03-np"),
+        ("DukeMTMC-reID (all)", "dukemtmc"),
+    ],
 )
 def test_a_set_by_another_name_counts_as_seen(tmp_path: Path, source: str, name: str) -> None:
     dataset = open_dataset("market1501", market(tmp_path, train=1, test=1, shots=1))
 
     assert shows_judged_people(source, dataclasses.replace(dataset, name=name))
     assert not shows_judged_people(source, dataset)
+
+
+def test_the_new_protocols_own_training_people_are_not_its_test_people(tmp_path: Path) -> None:
+    market1501 = open_dataset("market1501", market(tmp_path, train=1, test=1, shots=1))
+    dataset = dataclasses.replace(market1501, name="cuhk03-np")
+
+    assert not shows_judged_people("cuhk03-np:train", dataset)
 
 
 @pytest.mark.shared
