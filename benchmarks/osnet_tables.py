@@ -13,7 +13,8 @@ where the network allows. Last line: one JSON object.
 
 The packs, all in one folder, are `edge-models pack` of market1501 (market_train.npz,
 market_test.npz) and of cuhk03 (cuhk03.npz), and for `transfer` `python -m models.rendered_people`
-(rendered_5000.npz).
+(rendered_5000.npz --clothes distinct; everyday_6100.npz --first-seed 6100 --views
+low,wall,low,wall,steep).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from models.train import Run
 
 Source = Literal["cuhk03", "market1501"]
 PACKS = ("market_train.npz", "market_test.npz", "cuhk03.npz")
-RENDERED = "rendered_5000.npz"
+DISTINCT, EVERYDAY = "rendered_5000.npz", "everyday_6100.npz"  # 1,600 rendered people each
 JUDGED: Mapping[Source, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "cuhk03": (("cuhk03:query",), ("cuhk03:gallery",)),
     "market1501": (("market1501:query",), ("market1501:gallery",)),
@@ -47,6 +48,7 @@ EPOCHS: Mapping[Source, int] = {"cuhk03": 8, "market1501": 5}  # about as many s
 ELSEWHERE = Augment(
     shift=0.05, zoom=0.08, rotate_deg=4.0, jitter=0.25, hue_deg=10.0, grey=0.08, blur=0.3
 )
+CASTS = replace(ELSEWHERE, cast=0.12)
 PLAIN = Augment(shift=0.05, zoom=0.08, erase=0.5)
 CONTRASTIVE = Losses(contrastive=1.0, classes=0.0, triplet=0.0)
 MUON = Optimise(
@@ -66,7 +68,7 @@ class Variant:
     losses: Losses = CONTRASTIVE
     optimise: Optimise = MUON
     paper: str = ""
-    rendered: bool = False  # rendered people as well, in batches of their own
+    rendered: str = ""  # pack of rendered people as well, in batches of their own
     epochs: int = 0  # in place of the source's
 
 
@@ -91,12 +93,14 @@ TRANSFER = tuple(
     for source, longer in _LONGER
     for variant in (
         Variant("AIN, for other places", source, _AIN),
+        Variant("AIN, the same, white balance", source, _AIN, augment=CASTS),
         Variant("IBN, for other places", source, {"normalisation": "ibn"}),
         Variant("plain, for other places", source),
         Variant("AIN, erasing, no colours", source, _AIN, augment=PLAIN),
         Variant("plain, erasing, no colours", source, augment=PLAIN),
         Variant("AIN, for other places, longer", source, _AIN, epochs=longer),
-        Variant("AIN, the same, rendered people", source, _AIN, rendered=True, epochs=2),
+        Variant("AIN, the same, rendered people", source, _AIN, rendered=DISTINCT, epochs=2),
+        Variant("AIN, the same, rendered everyday", source, _AIN, rendered=EVERYDAY, epochs=2),
     )
 )
 _CLASSES = Losses(classes=1.0, triplet=0.0)
@@ -136,7 +140,7 @@ def recipe_of(variant: Variant, seed: int, epochs: int) -> Recipe:
         kind="osnet",
         name=f"{variant.source} {variant.name} {seed}",
         data=DataPart(
-            packs=(*PACKS, RENDERED) if variant.rendered else PACKS,
+            packs=(*PACKS, variant.rendered) if variant.rendered else PACKS,
             sources=(f"{variant.source}:train", *(["rendered:train"] if variant.rendered else [])),
             batches="by_set" if variant.rendered else "mixed",
         ),
