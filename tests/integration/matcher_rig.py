@@ -1,4 +1,4 @@
-"""A real matcher in a thread, and a small box that speaks the wire by hand."""
+"""A real matcher in a thread, a small box that speaks the wire by hand, and what came of it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from typing import Any
 import grpc
 import numpy as np
 
+from matcher.client import LocalSource, MatcherClient
 from matcher.config import MatcherConfig
+from matcher.log import LogReader
 from matcher.server import MatcherServer
 from reid.clock import Clock
 from reid.codec import encode
 from reid.ranges import KeyRanges
 from reid.tls import TlsFiles, channel_credentials
 from reid.v1 import ingest_pb2, ingest_pb2_grpc
+from reid.v1.query_pb2 import SightingFilter
 from reid.v1.sighting_pb2 import TIME_SOURCE_ARRIVAL, Key, Sighting, SightingRecord
 
 WAIT_S = 20.0
 DIMENSION = 32
 SPACE = "space/1"
+SETTINGS = {"association": {"default_threshold": 0.8}}
 
 
 class Serving:
@@ -261,3 +265,32 @@ def record(
         content_hash=hashlib.sha256(content).digest(),
         sighting=sighting,
     )
+
+
+def deliver(serving: Serving, *records: SightingRecord, **hello: object) -> None:
+    """Send records of one box, and wait until association has read them."""
+    key = records[0].key.writer_id
+    edge_id = records[0].sighting.edge_id
+    with Box(serving.address, writer_id=key, edge_id=edge_id, **hello) as box:  # type: ignore[arg-type]
+        box.welcome()
+        box.batch(*records)
+        box.acked(len({one.key.seq for one in records}))
+    serving.caught_up()
+
+
+def rows(data_dir: Path) -> list[tuple[str, int]]:
+    """Keys in the ledger's log, in order."""
+    reader = LogReader(data_dir=data_dir)
+    try:
+        entries = reader.read(0, limit=10_000, sightings_only=True)
+    finally:
+        reader.close()
+    return [(entry.writer_id, entry.seq) for entry in entries]
+
+
+def groups(client: MatcherClient | LocalSource) -> set[frozenset[str]]:
+    """Identities as sets of tracklet numbers."""
+    return {
+        frozenset(one.tracklet_id.rpartition("/")[2] for one in identity.tracklets)
+        for identity in client.identities(SightingFilter())
+    }

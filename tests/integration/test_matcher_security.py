@@ -24,7 +24,7 @@ from matcher.client import MatcherClient, Refused, Unreachable
 from reid.ranges import KeyRanges
 from reid.tls import PlainRefused, TlsFiles, load
 from reid.v1.query_pb2 import SightingFilter
-from tests.integration.matcher_rig import Box, Serving, record
+from tests.integration.matcher_rig import Box, Serving, record, rows
 from tests.support.waiting import eventually
 
 
@@ -327,8 +327,6 @@ def test_what_was_acked_survives_kill_9_in_the_middle_of_commits(tmp_path: Path)
     assert len(acked) > 300
     assert acked.minus(committed) == KeyRanges()
     assert code == 0
-    from tests.integration.test_matcher_ingest import rows
-
     assert sorted(rows(tmp_path / "data")) == [(writer, seq) for seq in range(1, 2001)]
 
 

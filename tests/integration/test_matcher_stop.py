@@ -18,8 +18,7 @@ import pytest
 
 from matcher.schema import DataLock
 from reid.v1 import ingest_pb2_grpc
-from tests.integration.matcher_rig import WAIT_S, Box, record
-from tests.integration.test_matcher_ingest import rows
+from tests.integration.matcher_rig import WAIT_S, Box, record, rows
 from tests.support.processes import MatcherProcess
 from tests.support.waiting import eventually
 

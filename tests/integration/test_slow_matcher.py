@@ -15,7 +15,7 @@ import pytest
 from reid.v1 import ingest_pb2 as pb
 from tests.conftest import skip_or_fail
 from tests.faults.sightings import Walkers
-from tests.integration.test_delivery import DeliveringBox, ack_of, delivering, misbehaving
+from tests.integration.delivery_rig import DeliveringBox, ack_of, delivering, misbehaving
 from tests.support import rtsp
 from tests.support.processes import Box, free_port
 from tests.support.rtsp import RtspServer

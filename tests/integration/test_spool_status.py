@@ -15,7 +15,7 @@ from edge.config import SpoolConfig
 from edge.spool import Spool
 from reid.clock import SystemClock
 from reid.v1 import ingest_pb2 as pb
-from tests.integration.test_delivery import ack_of, misbehaving
+from tests.integration.delivery_rig import ack_of, misbehaving
 from tests.support.processes import Box, Finished, run_box
 from tests.support.standins import write_film, write_models
 from tests.support.waiting import eventually

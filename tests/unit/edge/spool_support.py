@@ -17,6 +17,7 @@ from reid.v1.sighting_pb2 import Sighting
 
 SPACE = SpaceUse("space/1", 4, "float32")
 LEDGER = "ab" * 16
+NONE = KeyRanges()
 
 
 def new_sighting(

@@ -20,9 +20,8 @@ from edge.spool_schema import SCHEMA
 from reid.ranges import KeyRanges
 from reid.v1 import ingest_pb2 as pb
 from reid.v1.sighting_pb2 import Key, Sighting, SightingRecord
-from tests.unit.edge.spool_support import LEDGER, eventually, fill, keys, open_spool
+from tests.unit.edge.spool_support import LEDGER, NONE, eventually, fill, keys, open_spool
 
-NONE = KeyRanges()
 FIXTURES = Path(__file__).parent / "fixtures"
 
 

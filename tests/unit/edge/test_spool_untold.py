@@ -13,9 +13,8 @@ from edge.uplink_messages import HELLO_RANGES, BoxIdentity, hello
 from reid.clock import ManualClock
 from reid.ranges import KeyRanges
 from reid.v1 import ingest_pb2 as pb
-from tests.unit.edge.spool_support import LEDGER, fill, keys, open_spool
+from tests.unit.edge.spool_support import LEDGER, NONE, fill, keys, open_spool
 
-NONE = KeyRanges()
 MONTH_S = 31 * 86400.0
 CAP = 1 << 20
 

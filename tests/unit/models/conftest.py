@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
@@ -12,10 +14,13 @@ import torch
 from typer.testing import CliRunner
 
 from models import checkpoints
+from models.catalogue import Entry
 from models.cli import app
 from models.osnet import Architecture, OSNet
 from reid.card import card_path, read_card, sha256_of, write_card
+from tests.unit.edge.tiny_models import embedder_card, mean_embedder
 from tests.unit.models.drawn_people import market
+from tests.unit.models.mirrors import Handler, Mirror, Start
 
 torch.set_num_threads(1)
 
@@ -80,3 +85,46 @@ def evaluated(place: Path, *more: str, model: str = "net.onnx") -> dict[str, flo
     assert result.exit_code == 0, result.output
     found: dict[str, float] = json.loads(result.stdout.strip().splitlines()[-1])
     return found
+
+
+@pytest.fixture
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loopback is reached directly, whatever the environment says."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+
+@pytest.fixture
+def mirror() -> Iterator[Start]:
+    """Starts mirrors that behave as given; they end with the test."""
+    running: list[tuple[Mirror, threading.Thread]] = []
+
+    def start(behave: Callable[[Handler], None]) -> Mirror:
+        server = Mirror(behave)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        running.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in running:
+        server.closing.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=10.0)
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> bytes:
+    """What `made/m.onnx` in the test's folder holds: a tiny embedder."""
+    folder = tmp_path / "made"
+    folder.mkdir()
+    return mean_embedder(folder / "m.onnx", dimension=4096).read_bytes()
+
+
+@pytest.fixture
+def entry(tmp_path: Path, content: bytes) -> Entry:
+    """A catalogue's entry of that file, without an address."""
+    assert content
+    path = tmp_path / "made" / "m.onnx"
+    return Entry(embedder_card(path, dimension=4096, name="public", licence="MIT"), ())
