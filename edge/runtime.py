@@ -10,8 +10,10 @@ Threads: a session is run by one thread at a time; opening is allowed from any t
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ RuntimeName = Literal["onnxruntime", "openvino"]
 Precision = Literal["f32", "bf16"]
 
 MAX_DEFAULT_THREADS = 4  # beyond, these small networks gain nothing and take cores from decoding
+_one_core = threading.Lock()
 
 # onnxruntime's errors share no base but Exception; these are the ones loading and running raise.
 # UnicodeDecodeError: the error, or a name in the model, is no UTF-8, as a damaged file's may be.
@@ -152,9 +155,24 @@ def have_bf16() -> bool:
     """Whether OpenVINO computes in bfloat16 here; else it takes float for it and does not say."""
     if not have_openvino():
         return False
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def openvino_core() -> Any:
+    """OpenVINO's one core in this process, kept to its end.
+
+    Its plugin gives the thread that opens it a stack for signals, and takes the memory back with
+    the last core and model, whichever thread closes them: the next signal would crash the process.
+    """
+    with _one_core:
+        return _core()
+
+
+@functools.cache
+def _core() -> Any:
     import openvino  # an extra: absent on a bare box, and half a second to import
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return openvino.Core()
 
 
 def open_session(
@@ -271,12 +289,10 @@ class _OpenVinoSession:
             raise ModelUnreadable(
                 name, "OpenVINO is not installed", "pip install 'edge-reid[openvino]'"
             )
-        import openvino  # an extra: absent on a bare box, and half a second to import
-
         self._name = name
         self.threads = threads
         self.precision = precision
-        core = openvino.Core()
+        core = openvino_core()
         try:
             model = core.read_model(content, b"")
             compiled = core.compile_model(

@@ -113,6 +113,36 @@ def test_a_session_keeps_the_threads_it_was_told(tmp_path: Path) -> None:
     assert session.threads == 2
 
 
+_CLOSED_IN_A_THREAD = """
+import signal, sys, threading
+from pathlib import Path
+from edge.config import RuntimeConfig
+from edge.runtime import open_session
+
+told = []
+signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+content = Path(sys.argv[1]).read_bytes()
+held = [open_session(content, name="m", config=RuntimeConfig(threads=1), runtime=sys.argv[2])]
+closing = threading.Thread(target=held.clear)
+closing.start()
+closing.join()
+signal.raise_signal(signal.SIGTERM)
+assert told, "the handler ran"
+"""
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_signals_arrive_after_a_model_was_closed_in_another_thread(
+    runtime: str, tmp_path: Path
+) -> None:
+    path = mean_embedder(tmp_path / "m.onnx")
+    command = [sys.executable, "-c", _CLOSED_IN_A_THREAD, str(path), runtime]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def cleaned(content: bytes) -> bytes:
     return without_tiny_weights(content, stored_tensors(content))
 
