@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -46,12 +47,13 @@ def run(
     """
     logs.configure(config.status.log)
     try:
-        with ExitStack() as stack:
-            with stops_start():
+        with stops_start(threading.Event()) as start, ExitStack() as stack:
+            with start.breakable():
                 with refusals():
                     _look_ahead(config)
                 sources = sources_of(config, sample=sample)
-                box = Box(config, sources, stack=stack, reread=reread)
+            box = Box(config, sources, stack=stack, start=start, reread=reread)
+            start.go_on()
             return box.run()
     except Stopped:
         log.info("told to stop while starting")

@@ -39,7 +39,7 @@ from edge.refusals import CannotStart, refusals
 from edge.settings import SettingsError
 from edge.shots import CropBudget
 from edge.sighting import SightingBuilder
-from edge.signals import ends, reloads
+from edge.signals import Start, ends, reloads
 from edge.sources.camera import CameraEvent, CameraState, EventKind
 from edge.sources.reconnect import CameraThread
 from edge.spool import Spool
@@ -63,7 +63,10 @@ _ALL_READ = "all sources were read"
 
 
 class Box:
-    """The parts of one run; the stack ends in reverse what the constructor started."""
+    """The parts of one run; the stack ends in reverse what the constructor started.
+
+    The constructor raises Stopped where the end is asked for before it is through.
+    """
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class Box:
         sources: tuple[SourceConfig, ...],
         *,
         stack: ExitStack,
+        start: Start,
         reread: Callable[[], Config] | None,
     ) -> None:
         self._config = config
@@ -78,7 +82,7 @@ class Box:
         self._reread = reread
         self._stack = stack
         self._clock = SystemClock()
-        self._told_to_stop = threading.Event()
+        self._told_to_stop = start.told_to_stop
         self._told_to_reload = threading.Event()
         stack.enter_context(reloads(self._told_to_reload))
         self._fault: tuple[str, BaseException] | None = None
@@ -99,8 +103,9 @@ class Box:
             self._edge_id = load_edge_id(
                 config.data_dir, config.edge_id, new_edge_id=config.new_edge_id
             )
-            self._models = self._open_models()
+            self._models = self._open_models(start)
             self._matcher = self._start_matcher()
+            start.go_on()
             self._preview = start_preview(
                 config, [source.name for source in sources], status=self._status, stack=stack
             )
@@ -130,11 +135,12 @@ class Box:
 
     # -- start -------------------------------------------------------------------------------------
 
-    def _open_models(self) -> ModelKeeper:
+    def _open_models(self, start: Start) -> ModelKeeper:
         keeper = ModelKeeper(
             config=self._config, on_event=self._on_model, on_fault=self._thread_died
         )
-        keeper.open()
+        with start.breakable():  # models may be timed and tried for long
+            keeper.open()
         log.info(keeper.detector().licence, because=keeper.why("detector"))
         log.info(keeper.embedders()[0].licence, because=keeper.why("embedder"))
         self._stack.callback(keeper.stop)

@@ -4,31 +4,63 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 
 class Stopped(BaseException):
-    """SIGTERM came before the box ran. No error: only who began the start may take it."""
+    """The end was asked for before the box ran. No error: only who began the start may take it."""
+
+
+class Start:
+    """A start that the end may break off, but only where that leaves nothing behind.
+
+    An exception that a signal raises anywhere may come between a thread's start and the line that
+    writes it down: nobody would join that thread, and the process would never end.
+    """
+
+    def __init__(self, told_to_stop: threading.Event) -> None:
+        self.told_to_stop = told_to_stop
+        self._may_break = False
+
+    @contextmanager
+    def breakable(self) -> Iterator[None]:
+        """Raises Stopped at any point within, once the end is asked for. Starts no thread."""
+        self._may_break = True
+        try:
+            self.go_on()
+            yield
+        finally:
+            self._may_break = False
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Between two steps.
+
+        Raises:
+            Stopped: the end was asked for.
+        """
+        if self.told_to_stop.is_set():
+            raise Stopped
+
+    def _told(self) -> None:
+        self.told_to_stop.set()
+        if self._may_break:
+            self._may_break = False  # what is closed on the way out is closed whole
+            raise Stopped
 
 
 @contextmanager
-def stops_start() -> Iterator[None]:
-    """SIGTERM raises Stopped, so that what was opened so far is closed.
+def stops_start(told_to_stop: threading.Event) -> Iterator[Start]:
+    """SIGTERM and Ctrl-C ask for the end of a start; a second Ctrl-C takes its usual course.
 
-    Its usual course closes nothing; for the first process of a container there is none.
+    The usual course of SIGTERM closes nothing; for the first process of a container there is none.
     """
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        raise Stopped
-
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    start = Start(told_to_stop)
+    with _handled(start._told):
+        yield start
 
 
 @contextmanager
@@ -38,12 +70,18 @@ def ends(told_to_stop: threading.Event) -> Iterator[None]:
     A second SIGTERM changes nothing: a supervisor that signals a whole group, beside a wrapper that
     passes the signal on, sends two at once, and the end is bounded in time as it is.
     """
+    with _handled(told_to_stop.set):
+        yield
+
+
+@contextmanager
+def _handled(told: Callable[[], None]) -> Iterator[None]:
     before: dict[int, Any] = {}
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        told_to_stop.set()
         if number == signal.SIGINT:
-            signal.signal(number, before[number])
+            signal.signal(number, signal.default_int_handler)
+        told()
 
     for number in (int(signal.SIGTERM), int(signal.SIGINT)):
         before[number] = signal.signal(number, handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import threading
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -276,9 +277,9 @@ def _from_images(
         recipe = PictureRecipe(loss=loss, epochs=epochs, seed=seed)
         run = Adaptation(model, crops, out, recipe=recipe, device=device)
         try:
-            with stops_start():
+            with stops_start(threading.Event()) as start, start.breakable():
                 run.train()
-        except (KeyboardInterrupt, Stopped) as stopped:
+        except Stopped as stopped:
             text = f"stopped; the same call goes on after epoch {run.epoch} of {epochs}, in {out}"
             _refuse(console, text, stopped, INTERRUPTED)
         done = run.export()

@@ -113,9 +113,12 @@ def test_a_reload_asked_for_while_the_box_still_starts_is_done_and_does_not_end_
     assert done.code == 0, done.stderr
 
 
-def test_a_box_that_is_told_to_stop_while_it_starts_ends_well(tmp_path: Path, models: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_box_that_is_told_to_stop_while_it_starts_ends_well(
+    number: signal.Signals, tmp_path: Path, models: Path
+) -> None:
     with starting(tmp_path, models) as box:
-        box.process.send_signal(signal.SIGTERM)
+        box.process.send_signal(number)
         done = box.finish(within_s=20)
 
     assert done.code == 0, done.stderr
