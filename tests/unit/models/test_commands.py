@@ -108,7 +108,7 @@ def test_what_is_no_checkpoint_is_refused_by_name(content: bytes, tmp_path: Path
     result = ran("export", path, tmp_path / "x.onnx")
 
     assert result.exit_code == 3
-    assert "is not a whole checkpoint" in result.stderr.replace("\n", " ")
+    assert "is not a whole checkpoint" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(

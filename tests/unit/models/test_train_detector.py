@@ -258,7 +258,7 @@ def test_the_command_trains_for_so_many_steps_from_weights_that_exist_and_export
     assert (detector.input.width, detector.input.height, detector.name) == (96, 64, "street")
     assert (research.exit_code, resumable.exit_code, crooked.exit_code) == (2, 3, 2)
     assert "for research only or not known" in research.stderr
-    assert "detector.pt beside it" in resumable.stderr.replace("\n", " ")
+    assert "detector.pt beside it" in " ".join(resumable.stderr.split())
     assert not (tmp_path / "b.onnx").exists()
 
 

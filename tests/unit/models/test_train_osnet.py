@@ -298,7 +298,7 @@ def test_a_set_is_packed_trained_and_judged_from_the_command_line(
     results = [CliRunner().invoke(app, call) for call in calls]
 
     assert [result.exit_code for result in results] == [0, 0, 0], results[-1].output
-    assert "done; weights in" in results[1].output.replace("\n", " ")
+    assert "done; weights in" in " ".join(results[1].output.split())
     assert json.loads(results[2].stdout.splitlines()[-1])["queries"] == 4
     assert checkpoints.read(weights)["trained_on"] == ["market1501:train"]
 
