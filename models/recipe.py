@@ -204,6 +204,16 @@ class Recipe:
             raise ValueError("no loss is on in the first epoch, so nothing would be learned")
         if (losses.distil_logits or losses.distil_relations) and not taught:
             raise ValueError("losses.distil_... is set without a teacher to learn from")
+        if (losses.contrastive or losses.triplet) and self.optimise.images < 2:
+            raise ValueError("contrastive and triplet need two images a person: optimise.images")
+        for stage in self.stages:
+            if self.architecture.normalisation != "plain" and stage.height * stage.width < 32 * 16:
+                raise ValueError(
+                    f"a stage of {stage.height}x{stage.width} leaves one point of an image, which "
+                    "instance normalisation makes zero; take 32x16 or more"
+                )
+        if bool(self.data.evaluate_query) != bool(self.data.evaluate_gallery):
+            raise ValueError("data.evaluate_query and evaluate_gallery go together")
 
     @property
     def epochs(self) -> int:
@@ -249,6 +259,11 @@ def _within(part: Any, low: float, high: float, *names: str) -> None:
             raise ValueError(f"{name} is {value}; expected {low:g} to {high:g}")
 
 
+def _needed(part: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return part.default is missing and part.default_factory is missing
+
+
 def build(kind: Any, value: Any, where: str) -> Any:
     """`value`, as read from TOML, turned into the annotated type `kind`, or a RecipeError."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -259,6 +274,9 @@ def build(kind: Any, value: Any, where: str) -> Any:
         unknown = sorted(set(value) - set(hints))
         if unknown:
             raise RecipeError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(hints)}")
+        lacking = [f.name for f in dataclasses.fields(kind) if f.name not in value and _needed(f)]
+        if lacking:
+            raise RecipeError(f"{where}: {lacking[0]} is missing")
         built = {name: build(hints[name], item, f"{where}: {name}") for name, item in value.items()}
         try:
             return kind(**built)

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from models import checkpoints, fused, ranking, training_log
 from models.augment import augment, normalise, uniforms
+from models.data.errors import DataError
 from models.data.pack import Pack, load_packs
 from models.data.sampler import BySetSampler, PKSampler
 from models.losses import (
@@ -40,10 +41,15 @@ from models.losses import (
 from models.muon import Muon
 from models.osnet import OSNet
 from models.recipe import Optimise, Recipe, RecipeError, Stage
+from models.run_identity import differences, identity, people_trained
 
 EVALUATE_BATCH = 256
 NO_DECAY_BELOW = 2  # biases and norms have one dimension
 SMALLEST_MATRIX = 8  # rows and columns from which Muon's step is worth its cost
+
+
+class Diverged(Exception):
+    """The loss or the weights are no numbers any more; the message says what is left."""
 
 
 class Run:
@@ -71,9 +77,11 @@ class Run:
         sources = recipe.data.sources or pack.sources
         self._trained_on = list(dict.fromkeys(sources))  # several packs may hold one set
         rows = pack.where(*sources)
-        pack.where(*recipe.data.evaluate_query, *recipe.data.evaluate_gallery)  # or DataError now
+        _can_be_measured(recipe, pack)
         rows = rows[pack.person[rows] > 0]
         people, labels = np.unique(pack.person[rows], return_inverse=True)
+        self._people = people_trained(pack, rows)
+        self._identity = identity(recipe, packs=packs, folder=folder)
         self._rows, self.classes = rows, len(people)
         self._labels = torch.from_numpy(labels.astype(np.int64)).to(self._device)
         self._sampler = _sampler(recipe, labels.astype(np.int64), _sets(pack)[rows])
@@ -92,8 +100,8 @@ class Run:
         if recipe.teacher:
             self._teacher = checkpoints.load(folder / recipe.teacher, heads=True).to(self._device)
             self._learned_from(folder / recipe.teacher)
-            head = self._teacher.classifier
-            if recipe.losses.distil_logits and (head is None or len(head.weight) != self.classes):
+            knows = checkpoints.read(folder / recipe.teacher).get("people")
+            if recipe.losses.distil_logits and knows != self._people:
                 raise RecipeError(
                     f"teacher {recipe.teacher} knows other people than these {self.classes}; "
                     "set losses.distil_logits = 0 or train it on the same sources"
@@ -221,6 +229,9 @@ class Run:
         self._update_average(optimise.ema)
         self.step += 1
         values = {name: float(loss.detach()) for name, loss in told.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise self._diverged(f"the loss {name!r} is {value} at step {self.step}")
         values["right"] = float((logits.argmax(1) == people).float().mean())
         return values
 
@@ -253,7 +264,14 @@ class Run:
         )
 
     def save(self) -> None:
-        """Write `last.pth` and the curve."""
+        """Write `last.pth` and the curve.
+
+        Raises:
+            Diverged: weights are no numbers; what was there stays.
+        """
+        broken = [name for name, value in self._average.items() if not value.isfinite().all()]
+        if broken:
+            raise self._diverged(f"{broken[0]} holds no numbers at step {self.step}")
         checkpoints.save(
             self._last,
             self.network,
@@ -263,6 +281,8 @@ class Run:
             steps=self.steps,
             name=self.recipe.name,
             trained_on=self._trained_on,
+            people=self._people,
+            run=self._identity,
             input=asdict(self.recipe.stage_at(max(self.step - 1, 0) // self._sampler.steps)),
         )
         training_log.plot(self._folder)
@@ -282,17 +302,21 @@ class Run:
 
     def _resume(self) -> None:
         saved = checkpoints.read(self._last)
-        if saved.get("steps") != self.steps or saved.get("name") != self.recipe.name:
-            raise RecipeError(
-                f"{self._last} is of run {saved.get('name')!r} with {saved.get('steps')} steps; "
-                f"this is {self.recipe.name!r} with {self.steps}: take another --out folder"
-            )
+        if other := differences(saved.get("run"), self._identity):
+            raise RecipeError(f"{self._last} {other}; take another --out folder")
         checkpoints.load_strictly(self.network, saved["model"], self._last)
         self._average = {k: v.to(self._device) for k, v in saved["ema"].items()}
         for optimiser, state in zip(self._optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(state)
         self.step = int(saved["step"])
         training_log.forget_after(self._folder, self.step)
+
+    def _diverged(self, what: str) -> Diverged:
+        left = f"{self._last} is of a step before" if self._last.exists() else "nothing was saved"
+        return Diverged(
+            f"{what}: the run went astray ({left}); lower optimise.learning_rate, or raise "
+            "optimise.warmup_steps, and take another --out folder"
+        )
 
     def _images(self, stage: Stage) -> Tensor:
         """(n, 3, height, width) uint8 of the training rows at the stage's size."""
@@ -312,6 +336,17 @@ class Run:
             for name, value in own.items():
                 if not value.is_floating_point():
                     self._average[name].copy_(value)
+
+
+def _can_be_measured(recipe: Recipe, pack: Pack) -> None:
+    """DataError now rather than after an epoch."""
+    data = recipe.data
+    query, gallery = pack.where(*data.evaluate_query), pack.where(*data.evaluate_gallery)
+    if len(query) and not np.isin(pack.person[query], pack.person[gallery]).any():
+        raise DataError(
+            f"nobody of evaluate_query ({', '.join(data.evaluate_query)}) is in evaluate_gallery "
+            f"({', '.join(data.evaluate_gallery)}); pack both parts of a set into one file"
+        )
 
 
 def _sampler(

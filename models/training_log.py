@@ -25,7 +25,7 @@ def forget_after(folder: Path, step: int) -> None:
     """Drop the epochs that a run which goes on from `step` will do again."""
     lines = _lines(folder)
     kept = [line for line in lines if line["step"] <= step]
-    if len(kept) < len(lines):
+    if (folder / LOG).exists():
         part = folder / f"{LOG}.part"
         part.write_text("".join(json.dumps(line) + "\n" for line in kept))
         part.replace(folder / LOG)
@@ -61,4 +61,5 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
         text = (folder / LOG).read_text()
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in text.splitlines()]
+    whole = text[: text.rfind("\n") + 1]  # a line that was cut off is of an epoch not yet saved
+    return [json.loads(line) for line in whole.splitlines()]

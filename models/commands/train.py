@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from models.places import INTERRUPTED
+from models.places import INTERRUPTED, REFUSED
 
 
 def register(app: typer.Typer) -> None:
@@ -104,7 +104,7 @@ def train(
     from models.checkpoints import CheckpointError
     from models.data.errors import DataError
     from models.recipe import RecipeError, read_recipe
-    from models.train import Run
+    from models.train import Diverged, Run
 
     refuse_options(
         "detectors",
@@ -129,6 +129,9 @@ def train(
     except (RecipeError, DataError, CheckpointError) as error:
         console.print(str(error), style="red", highlight=False)
         raise typer.Exit(2) from error
+    except Diverged as error:
+        console.print(str(error), style="red", highlight=False)
+        raise typer.Exit(REFUSED) from error
     state = "done" if run.finished else f"stopped at step {run.step} of {run.steps}"
     console.print(f"{state}; weights in {out / 'last.pth'}: edge-models export makes a model of it")
     _say_if_stopped(console, told_to_stop)

@@ -39,7 +39,20 @@ def test_every_recipe_of_the_house_is_readable(path: Path) -> None:
             'stages=[{epochs=2}]\n[data]\npacks=["a"]\n[losses]\ndistil_logits=1',
             "without a teacher",
         ),
-        ("seed = 1", "missing"),
+        (
+            'stages=[{epochs=2}]\n[data]\npacks=["a"]\n[optimise]\nimages=1',
+            "need two images a person",
+        ),
+        (
+            'stages=[{epochs=2}]\n[data]\npacks=["a"]\nevaluate_query=["a:query"]',
+            "evaluate_query and evaluate_gallery go together",
+        ),
+        (
+            'stages=[{epochs=2, height=16, width=16}]\n[data]\npacks=["a"]\n'
+            '[architecture]\nnormalisation="ain"',
+            "16x16 leaves one point of an image, which instance normalisation",
+        ),
+        ("seed = 1", "data is missing"),
         ("seed = ", "not TOML"),
     ],
 )

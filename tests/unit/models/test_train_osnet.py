@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ from models.recipe import (
     RecipeError,
     Stage,
 )
-from models.train import Run, learning_rate
+from models.train import Diverged, Run, learning_rate
 from tests.unit.models.drawn_people import market
 
 
@@ -36,6 +37,17 @@ from tests.unit.models.drawn_people import market
 def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packs")
     dataset = open_dataset("market1501", market(folder / "set", train=6, test=3, shots=4))
+    write_pack(
+        dataset, ["train", "query", "gallery"], folder / "tiny.npz", size=(32, 16), quality=90
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many other people of a set of the same name."""
+    folder = tmp_path_factory.mktemp("others")
+    dataset = open_dataset("market1501", market(folder / "set", train=6, test=3, shots=5))
     write_pack(
         dataset, ["train", "query", "gallery"], folder / "tiny.npz", size=(32, 16), quality=90
     )
@@ -119,11 +131,114 @@ def test_a_run_stops_in_time_and_says_where(packs: Path, tmp_path: Path) -> None
     assert checkpoints.read(tmp_path / "last.pth")["step"] == 0
 
 
-def test_another_recipes_checkpoint_is_not_taken_up(packs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"name": "other"}, "name"),
+        ({"seed": 2}, "seed"),
+        ({"stages": (Stage(1, 32, 16), Stage(1, 64, 32))}, "stages"),
+        ({"optimise": dataclasses.replace(TINY.optimise, optimiser="sgd")}, "optimise.optimiser"),
+    ],
+)
+def test_another_recipes_checkpoint_is_not_taken_up(
+    changed: dict[str, Any], named: str, packs: Path, tmp_path: Path
+) -> None:
     Run(TINY, packs=packs, folder=tmp_path).save()
 
-    with pytest.raises(RecipeError, match="take another --out"):
-        Run(dataclasses.replace(TINY, name="other"), packs=packs, folder=tmp_path)
+    with pytest.raises(RecipeError, match=rf"is of another run: {named} .*take another --out"):
+        Run(dataclasses.replace(TINY, **changed), packs=packs, folder=tmp_path)
+
+
+def test_a_checkpoint_of_other_people_is_not_taken_up(
+    packs: Path, others: Path, tmp_path: Path
+) -> None:
+    Run(TINY, packs=packs, folder=tmp_path).save()
+
+    with pytest.raises(RecipeError, match=r"is of another run: data\.packs differ"):
+        Run(TINY, packs=others, folder=tmp_path)
+
+
+def test_a_checkpoint_whose_teacher_was_left_out_is_not_taken_up(
+    packs: Path, tmp_path: Path
+) -> None:
+    Run(TINY, packs=packs, folder=tmp_path / "teacher").save()
+    taught = dataclasses.replace(
+        TINY, teacher="../teacher/last.pth", losses=Losses(distil_relations=1.0)
+    )
+    Run(taught, packs=packs, folder=tmp_path / "student").save()
+
+    with pytest.raises(RecipeError, match="teacher differ"):
+        Run(dataclasses.replace(taught, teacher="", losses=TINY.losses),
+            packs=packs, folder=tmp_path / "student")  # fmt: skip
+
+
+def test_what_is_measured_may_change_when_a_run_goes_on(packs: Path, tmp_path: Path) -> None:
+    Run(TINY, packs=packs, folder=tmp_path).save()
+    data = dataclasses.replace(TINY.data, evaluate_query=(), evaluate_gallery=())
+
+    assert Run(dataclasses.replace(TINY, data=data), packs=packs, folder=tmp_path).step == 0
+
+
+def test_a_checkpoint_that_does_not_say_of_which_run_it_is_is_not_taken_up(
+    packs: Path, tmp_path: Path
+) -> None:
+    network = OSNet(TINY.architecture, classes=6)
+    checkpoints.save(tmp_path / "last.pth", network, name="tiny", step=0, steps=4)
+
+    with pytest.raises(RecipeError, match="does not say of which run it is"):
+        Run(TINY, packs=packs, folder=tmp_path)
+
+
+def test_a_run_that_went_astray_ends_and_keeps_its_last_sound_checkpoint(
+    packs: Path, tmp_path: Path
+) -> None:
+    wild = dataclasses.replace(
+        TINY, optimise=Optimise(people=4, images=4, optimiser="sgd", learning_rate=100.0,
+                                warmup_steps=0, ema=0)
+    )  # fmt: skip
+    wild = dataclasses.replace(wild, stages=(Stage(20, 32, 16),))
+    run = Run(wild, packs=packs, folder=tmp_path)
+    run.save()
+
+    with pytest.raises(Diverged, match=r"went astray \(.*last\.pth is of a step before\)"):
+        run.train()
+
+    state = checkpoints.load(tmp_path / "last.pth").state_dict()
+    assert all(value.isfinite().all() for value in state.values())
+
+
+def test_weights_that_are_no_numbers_are_not_saved(packs: Path, tmp_path: Path) -> None:
+    run = Run(TINY, packs=packs, folder=tmp_path)
+    run.save()
+    before = (tmp_path / "last.pth").read_bytes()
+    next(iter(run._average.values())).fill_(float("inf"))
+
+    with pytest.raises(Diverged, match="holds no numbers at step 0"):
+        run.save()
+
+    assert (tmp_path / "last.pth").read_bytes() == before
+
+
+def test_a_log_whose_last_line_was_cut_is_taken_up(packs: Path, tmp_path: Path) -> None:
+    whole = dataclasses.replace(TINY, data=dataclasses.replace(
+        TINY.data, evaluate_query=(), evaluate_gallery=()))  # fmt: skip
+    Run(whole, packs=packs, folder=tmp_path).train()
+    log = tmp_path / "log.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text(lines[0] + "\n" + lines[1][:10])
+
+    Run(whole, packs=packs, folder=tmp_path)
+
+    assert log.read_text() == lines[0] + "\n"
+
+
+def test_queries_that_nobody_in_the_gallery_answers_are_refused_before_the_first_step(
+    packs: Path, tmp_path: Path
+) -> None:
+    data = dataclasses.replace(TINY.data, evaluate_query=("market1501:train",))
+
+    with pytest.raises(DataError, match="nobody of evaluate_query"):
+        Run(dataclasses.replace(TINY, data=data), packs=packs, folder=tmp_path)
 
 
 def test_a_narrow_student_learns_from_a_wide_teacher(packs: Path, tmp_path: Path) -> None:
@@ -146,6 +261,18 @@ def test_a_narrow_student_learns_from_a_wide_teacher(packs: Path, tmp_path: Path
 def test_a_teacher_of_other_people_is_refused(packs: Path, tmp_path: Path) -> None:
     data = dataclasses.replace(TINY.data, sources=("market1501:train", "market1501:gallery"))
     Run(dataclasses.replace(TINY, data=data), packs=packs, folder=tmp_path / "teacher").save()
+    recipe = dataclasses.replace(
+        TINY, name="s", teacher="../teacher/last.pth", losses=Losses(distil_logits=1.0)
+    )
+
+    with pytest.raises(RecipeError, match="knows other people"):
+        Run(recipe, packs=packs, folder=tmp_path / "student")
+
+
+def test_a_teacher_of_as_many_other_people_is_refused(
+    packs: Path, others: Path, tmp_path: Path
+) -> None:
+    Run(TINY, packs=others, folder=tmp_path / "teacher").save()
     recipe = dataclasses.replace(
         TINY, name="s", teacher="../teacher/last.pth", losses=Losses(distil_logits=1.0)
     )
@@ -338,3 +465,19 @@ def test_a_run_that_is_told_to_stop_saves_first_and_says_that_it_goes_on(
     assert run.returncode == 130
     assert said.rstrip().endswith("stopped as asked; the same call goes on")
     assert int(torch.load(tmp_path / "run" / "last.pth", weights_only=False)["step"]) >= 1
+
+
+def test_the_command_says_that_a_run_went_astray(packs: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "wild.toml"
+    recipe.write_text(
+        ENDLESS + 'optimiser = "sgd"\nlearning_rate = 100.0\nwarmup_steps = 0\nema = 0.0\n'
+    )
+
+    result = CliRunner().invoke(
+        app, ["train", "--config", str(recipe), "--packs", str(packs), "--out", str(tmp_path / "r")]
+    )
+
+    assert result.exit_code == 3
+    assert "the run went astray (nothing was saved); lower optimise.learning_rate" in " ".join(
+        result.output.split()
+    )
