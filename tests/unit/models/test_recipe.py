@@ -8,7 +8,9 @@ import pytest
 
 from models.recipe import RecipeError, read_recipe
 
-RECIPES = sorted((Path(__file__).parents[3] / "models" / "recipes").glob("osnet*.toml"))
+FOLDER = Path(__file__).parents[3] / "models" / "recipes"
+RECIPES = sorted(FOLDER.glob("osnet*.toml"))
+RUNS = sorted((FOLDER / "runs").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -18,6 +20,21 @@ def test_every_recipe_of_the_house_is_readable(path: Path) -> None:
     assert recipe.name == path.stem
     assert recipe.kind == "osnet"
     assert not recipe.init or Path(recipe.init).is_file()
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_runs_from_random_weights_each_begin_where_the_one_before_ended(path: Path) -> None:
+    recipe = read_recipe(path)
+    name, _, number = path.stem.rpartition("_")
+
+    assert recipe.name == path.stem
+    assert (FOLDER / f"{name}.toml").is_file()
+    before = f"{name}_{int(number) - 1}"
+    if number == "1":
+        assert not recipe.init
+    else:
+        assert recipe.init.endswith(f"/recipes/runs/../../../out/{before}/last.pth")
+        assert path.with_name(f"{before}.toml") in RUNS
 
 
 @pytest.mark.parametrize(
