@@ -23,6 +23,7 @@ _SECRET_KEY = re.compile(
     r"(?i)^(.*(pass|pwd|psw|secret|token|auth|sig|credential|session).*|user(name)?|usr|login|key|"
     r"api_?key|access_?key|loginuse|loginpas)$"
 )
+_USER_KEY = re.compile(r"(?i)^(user(name)?|usr|login|loginuse)$")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # An address inside a text, without the punctuation that the text puts behind it.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S*[^\s'\"()\[\]{}<>,;:.]")
@@ -49,6 +50,17 @@ def mask_address(text: str) -> str:
     if question:
         query = "&".join(_mask_pair(pair) for pair in query.split("&"))
     return f"{text[: scheme.end()]}{MASKED + '@' if at else ''}{head}{question}{query}"
+
+
+def query_has_password(query: str) -> bool:
+    """Whether an address's query ("user=a&pwd=b") gives a password or a token.
+
+    >>> query_has_password("user=admin&pwd=secret"), query_has_password("user=admin&subtype=0")
+    (True, False)
+    """
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    keys = (unquote(key) for key, _, value in pairs if value)
+    return any(_SECRET_KEY.match(key) and not _USER_KEY.match(key) for key in keys)
 
 
 def _mask_pair(pair: str) -> str:

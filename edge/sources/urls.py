@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from reid.logs import mask_address
+from reid.logs import mask_address, query_has_password
 
 MAX_NAME = 64
 ACCEPTED = "a file, rtsp://HOST/PATH, rtsps://, http(s)://, v4l2:/dev/video0, folder:PATH or synth://street"
@@ -100,7 +100,7 @@ def parse(text: str) -> Address:
         text,
         host=host,
         path=parts.path,
-        has_password=bool(parts.password),
+        has_password=bool(parts.password) or query_has_password(parts.query),
     )
 
 

@@ -106,6 +106,8 @@ def test_a_source_that_fails_validation_does_not_show_its_password() -> None:
 
 def test_a_password_in_an_address_is_noticed() -> None:
     assert parse("rtsp://a:b@cam/x").has_password
+    assert parse("http://cam/video.cgi?user=admin&pwd=secret").has_password
+    assert not parse("http://cam/video.cgi?user=admin&subtype=0").has_password
     assert not parse("rtsp://cam/x").has_password
 
 
