@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,11 +50,16 @@ MIN_COSINE = 0.999  # of a float way; int8 is told, not bound
 CALIBRATION = 64
 
 
-def main() -> int:
-    arguments = _arguments()
+def main(command: Sequence[str] | None = None) -> int:
+    """Print the comparison; 1: a way disagrees with torch, 2: the checkpoint cannot be used."""
+    arguments = _arguments(command)
     torch.set_num_threads(arguments.threads)
+    try:
+        network, height, width = _network(arguments.checkpoint)
+    except checkpoints.CheckpointError as error:
+        print(error, file=sys.stderr)
+        return 2
     crops = rendered_crops(CALIBRATION + arguments.batch)
-    network, height, width = _network(arguments.checkpoint)
     versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
     if have_openvino():
         versions["openvino"] = version("openvino")
@@ -145,9 +150,9 @@ def _network(checkpoint: str | None) -> tuple[OSNet, int, int]:
             for _ in range(3):  # norms that have seen data keep the ranges of int8 sensible
                 network(torch.randn(8, 3, 128, 64))
         return network.eval(), 256, 128
-    contents = checkpoints.read(Path(checkpoint))
-    stage = contents.get("input", {})
-    return checkpoints.load(Path(checkpoint)), stage.get("height", 256), stage.get("width", 128)
+    path = Path(checkpoint)
+    height, width = checkpoints.input_size(checkpoints.read(path), path) or (256, 128)
+    return checkpoints.load(path), height, width
 
 
 def _prepared(crops: list[NDArray[np.uint8]], spec: InputSpec) -> Rows:
@@ -227,13 +232,13 @@ def _timed(ways: dict[str, Callable[[], Rows]], repeats: int) -> dict[str, list[
     return times
 
 
-def _arguments() -> argparse.Namespace:
+def _arguments(command: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--checkpoint", help="ours or torchreid's; default: random weights")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=40)
-    return parser.parse_args()
+    return parser.parse_args(command)
 
 
 if __name__ == "__main__":

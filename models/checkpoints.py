@@ -240,13 +240,22 @@ def load_strictly(network: OSNet, state: State, path: Path) -> None:
     """Put a state into a network.
 
     Raises:
-        CheckpointError: a key is missing, left over, or of another shape.
+        CheckpointError: a key is missing, left over, of another shape, or sparse or the like.
     """
     own = network.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     other = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
-    for keys, problem in ((missing, "lacks"), (extra, "has left over"), (other, "misshapes")):
+    odd = [key for key, value in state.items() if not _plain(value)]
+    for keys, problem in (
+        (missing, "lacks"), (extra, "has left over"), (other, "misshapes"),
+        (odd, "has no plain numbers in"),
+    ):  # fmt: skip
         if keys:
             more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
             raise CheckpointError(f"{path} {problem} {', '.join(keys[:SHOWN])}{more}")
     network.load_state_dict(state, strict=True)
+
+
+def _plain(value: Tensor) -> bool:
+    dense = value.layout is torch.strided and not value.is_meta
+    return dense and not value.is_quantized and not value.is_complex()

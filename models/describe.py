@@ -21,12 +21,13 @@ from reid.card import (
     Metric,
     ModelFile,
     card_path,
+    read_card,
     sha256_of,
     write_card,
 )
 from reid.files import replace_file
 from reid.golden import golden_values
-from reid.model_errors import ModelUnreadable
+from reid.model_errors import CardInvalid, ModelError, ModelUnreadable
 
 GOLDEN_TOLERANCE = 2e-3  # float sums in another order differ by far less, another network by more
 RESEARCH_LICENCE = "Apache-2.0 (weights); trained on data for research only"
@@ -134,8 +135,10 @@ def write_model(content: bytes, card: Card, path: Path) -> None:
     """Write an ONNX file and its card, the file first, each whole or not at all.
 
     Raises:
+        CardInvalid: what lies where the card belongs is none; nothing was written.
         OSError: the folder cannot be written, or is full; no new model is left without its card.
     """
+    refuse_other_toml(path)
     new = not path.exists()
     replace_file(path, content)
     try:
@@ -144,6 +147,25 @@ def write_model(content: bytes, card: Card, path: Path) -> None:
         if new:
             path.unlink(missing_ok=True)
         raise
+
+
+def refuse_other_toml(path: Path) -> None:
+    """Refuse to write a model where its card would replace what is none, such as a recipe.
+
+    Raises:
+        CardInvalid: NAME.toml is there, and is no card.
+    """
+    beside = card_path(path)
+    if not beside.exists():
+        return
+    try:
+        read_card(beside)
+    except ModelError as error:
+        raise CardInvalid(
+            beside,
+            f"lies where the card of {path.name} belongs, and is no card ({error.what})",
+            "move it away, or give the model another name",
+        ) from error
 
 
 def space_of(name: str, content: bytes) -> str:

@@ -34,6 +34,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from edge.models_dir import model_at
 from edge.preprocess import Preprocessor
+from models.describe import refuse_other_toml
 from models.detector_data import DatasetError, Image
 from models.evaluate_detector import Scene, judge, open_judged, scenes
 from reid.card import InputSpec, card_path, sha256_of, write_card
@@ -167,6 +168,7 @@ def quantize_detector(
         raise NotOurDetector(model, "has no card with golden values")
     name = f"{card.name}_int8" if out is None else out.stem
     out = out or model.with_name(f"{name}.onnx")
+    refuse_other_toml(out)
     some = [image for image, _, _ in scenes(calibration or judge_on, limit=pictures)]
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / out.name

@@ -22,6 +22,7 @@ from edge.models_dir import model_at
 from edge.preprocess import Preprocessor
 from edge.runtime import Precision, RuntimeName, Session, inspect, open_session
 from models import ranking
+from models.data.errors import DataError
 from models.data.readers import PARTS, Dataset, Sample
 from models.describe import describe_float, write_model
 from models.ranking import Features, Metric, Scores
@@ -138,6 +139,15 @@ def _checkpoint_file(
     return ModelFile(copy, card), trained_on
 
 
+def refuse_without_queries(dataset: Dataset) -> None:
+    """Raise DataError where nothing is asked, before anything is embedded."""
+    if not dataset.query:
+        raise DataError(
+            f"{dataset.name} at {dataset.images.where} has no query part to judge by; "
+            "give a set that has"
+        )
+
+
 def refuse_trained_people(model: Judged, dataset: Dataset) -> None:
     """Raise TrainedOnThis where the card lists people that the set is judged on."""
     overlap = [source for source in model.trained_on if shows_judged_people(source, dataset)]
@@ -151,12 +161,22 @@ def shows_judged_people(source: str, dataset: Dataset) -> bool:
     A source of the set that names no part, or one that no reader knows ("msmt17:all"), does; so
     does one of the same people by another protocol, which parts and numbers them otherwise.
     """
-    words = re.split(r"[:\s]+", source.strip().lower().replace("-", ""))
-    own, judged = words[0], dataset.name.replace("-", "")
+    own, *words = _words(source)
+    judged = dataset.name.replace("-", "")
     if own != judged:
         return OTHER_NAMES.get(own, own) == OTHER_NAMES.get(judged, judged)
-    part = words[1] if len(words) > 1 else ""
+    part = words[0] if words else ""
     return part in dataset.judged_parts or part not in PARTS
+
+
+def set_of(source: str) -> str:
+    """The set of a card's training source: "Market-1501 (all)" and "market1501:train" are one."""
+    own = _words(source)[0]
+    return OTHER_NAMES.get(own, own)
+
+
+def _words(source: str) -> list[str]:
+    return re.split(r"[:\s]+", source.strip().lower().replace("-", ""))
 
 
 def embed_samples(

@@ -22,6 +22,7 @@ from edge.runtime import open_session
 from models.imagenet import MEAN, STD
 from models.osnet import OSNet
 from models.ranking import row_cosines
+from reid.card import LEAST_SIDE
 from reid.golden import golden_image
 
 OPSET = 18
@@ -29,6 +30,24 @@ MIN_COSINE = 0.9999
 
 
 class ExportError(Exception):
+    """A network cannot be exported as asked; nothing was written."""
+
+
+class InputTooSmall(ExportError):
+    """The network's instance normalisation is left with one cell, of which there is no deviation.
+
+    Attributes: height, width, of the input in pixels.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self.height, self.width = height, width
+        super().__init__(
+            f"{height}×{width} px leave the last layers of an AIN network one cell to normalise "
+            f"over; give one side at least {2 * LEAST_SIDE} px, the other at least {LEAST_SIDE}"
+        )
+
+
+class OutputDiffers(ExportError):
     """The exported file does not compute what the network computes.
 
     Attributes: cosine, the worst that was seen.
@@ -64,8 +83,11 @@ def to_onnx(network: OSNet, height: int, width: int, *, inside: bool = False) ->
         inside: put the normalisation into the file; it then takes RGB in 0..255.
 
     Raises:
-        ExportError: the file would compute something else.
+        InputTooSmall: the network cannot take that size.
+        OutputDiffers: the file would compute something else.
     """
+    if not network.arch.takes(height, width):
+        raise InputTooSmall(height, width)
     whole: nn.Module = _Normalising(network) if inside else network
     whole.eval()
     # the exporter tells of its own internals, and of packages that this network does not need
@@ -119,4 +141,4 @@ def _compare(whole: nn.Module, content: bytes, height: int, width: int, *, insid
             wanted = whole(torch.from_numpy(values.copy())).numpy()
         worst = float(row_cosines(session.run({"images": values})[0], wanted).min())
         if not worst >= MIN_COSINE:
-            raise ExportError(worst)
+            raise OutputDiffers(worst)

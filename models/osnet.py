@@ -22,6 +22,7 @@ Threads: none of its own; as any torch module, one thread at a time may train it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -34,6 +35,7 @@ Lite = Literal["pointwise_first", "depthwise_first", "full"]
 Normalisation = Literal["plain", "ibn", "ain"]
 
 FULL_CHANNELS = (64, 256, 384, 512)  # stem, conv2, conv3, conv4 at width 1.0; table 1
+LEAST_WIDTH = 1 / 64  # leaves one channel of the stem, and of a block's bottleneck
 EMBEDDING_SIZE = 512  # table 1, for every width
 GATE_REDUCTION = 16  # section 3.2: of the gate's hidden layer
 STREAM_NAMES = "abcd"
@@ -73,14 +75,23 @@ class Architecture:
     def __post_init__(self) -> None:
         if not 1 <= self.streams <= len(STREAM_NAMES):
             raise ValueError(f"streams is {self.streams}; the paper's T goes from 1 to 4")
-        if not 0 < self.width <= 4:
-            raise ValueError(f"width is {self.width}; expected more than 0 and at most 4")
+        if not LEAST_WIDTH <= self.width <= 4:
+            raise ValueError(f"width is {self.width}; expected {LEAST_WIDTH} to 4")
 
     @property
     def channels(self) -> tuple[int, int, int, int]:
         """Channels of stem, conv2, conv3, conv4."""
         stem, conv2, conv3, conv4 = (int(self.width * full) for full in FULL_CHANNELS)
         return stem, conv2, conv3, conv4
+
+    def last_map(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of conv4's and conv5's maps, of an input of so many pixels."""
+        stem = 1 if self.small_input else 4
+        return -(-height // stem) // 4, -(-width // stem) // 4
+
+    def takes(self, height: int, width: int) -> bool:
+        """Whether AIN's last layers have more than one cell to normalise over."""
+        return self.normalisation != "ain" or math.prod(self.last_map(height, width)) > 1
 
     @property
     def depths(self) -> tuple[int, ...]:

@@ -81,15 +81,30 @@ def onnx_target(out: Path) -> None:
     Raises:
         typer.BadParameter: no .onnx file (its card, NAME.toml, lies beside it), a name that a card
             cannot say, or a folder that cannot be made.
+        typer.Exit: 3, NAME.toml is there and is no card.
     """
     if out.suffix != ".onnx" or _NAME.fullmatch(out.stem) is None or out.is_dir():
         raise typer.BadParameter(
             f"{out}: give NAME.onnx, NAME of letters, digits, '.', '_' and '-'", param_hint="OUT"
         )
+    from models.describe import refuse_other_toml  # runtimes; not every command needs them
+
+    make_parent(out)
+    with refusals():
+        refuse_other_toml(out)
+
+
+def make_parent(out: Path) -> None:
+    """Make the folder of an output.
+
+    Raises:
+        typer.BadParameter: it cannot be made.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise typer.BadParameter(f"{out.parent}: {error.strerror}", param_hint="OUT") from error
+        text = f"the folder {out.parent} cannot be made: {error.strerror}"
+        raise typer.BadParameter(text, param_hint="OUT") from error
 
 
 def cure_of(error: OSError) -> str:

@@ -23,12 +23,13 @@ from edge.embed import Embedder
 from edge.models_dir import model_at
 from edge.runtime import Precision, RuntimeName, have_bf16, have_openvino, quota_threads
 from models.data.readers import Dataset
-from models.describe import describe, today, write_model
+from models.describe import describe, refuse_other_toml, today, write_model
 from models.evaluate import (
     Judged,
     embed_samples,
     open_model,
     refuse_trained_people,
+    refuse_without_queries,
     score_features,
 )
 from models.int8 import INT8_TOLERANCE, Crops, Int8, Scheme, is_int8, nearest_to_float, schemes_for
@@ -118,7 +119,10 @@ def quantize(
     Raises:
         VariantRefused: it loses more than MAX_MAP_LOSS points of mAP.
         TrainedOnThis, DataError, ModelError: as `evaluate`.
+        CardInvalid: what lies where the card of `out` belongs is none.
     """
+    refuse_other_toml(out)
+    refuse_without_queries(judge)
     float_model = _open_float(model)
     card = float_model.embedder.card
     if not insist:
@@ -162,7 +166,9 @@ def admit_bf16(
         VariantRefused: it loses more than MAX_MAP_LOSS points of mAP.
         ModelError: OpenVINO is missing, has no bfloat16 on this processor, cannot load the file,
             or misses its golden output by more than BF16_TOLERANCE.
+        TrainedOnThis, DataError: as `evaluate`.
     """
+    refuse_without_queries(judge)
     if have_openvino() and not have_bf16():  # what is missing altogether is said when it is opened
         raise ModelUnreadable(
             model,

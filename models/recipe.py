@@ -207,10 +207,10 @@ class Recipe:
         if (losses.contrastive or losses.triplet) and self.optimise.images < 2:
             raise ValueError("contrastive and triplet need two images a person: optimise.images")
         for stage in self.stages:
-            if self.architecture.normalisation != "plain" and stage.height * stage.width < 32 * 16:
+            if not self.architecture.takes(stage.height, stage.width):
                 raise ValueError(
-                    f"a stage of {stage.height}x{stage.width} leaves one point of an image, which "
-                    "instance normalisation makes zero; take 32x16 or more"
+                    f"a stage of {stage.height}x{stage.width} leaves AIN's last layers one cell to "
+                    "normalise over; take 32x16 or more"
                 )
         if bool(self.data.evaluate_query) != bool(self.data.evaluate_gallery):
             raise ValueError("data.evaluate_query and evaluate_gallery go together")

@@ -251,9 +251,10 @@ def _from_images(
     from models.adapt_judge import BY_ITSELF, BY_PARENT, AdaptError
     from models.checkpoints import CheckpointError, load
     from models.data.errors import DataError
-    from models.export import ExportError
+    from models.export import ExportError, InputTooSmall
     from models.places import INTERRUPTED
     from reid.card import card_path, read_card
+    from reid.model_errors import ModelError
 
     if loss not in LOSSES:
         raise typer.BadParameter(f"{loss!r} is none of {', '.join(LOSSES)}", param_hint="--loss")
@@ -264,7 +265,9 @@ def _from_images(
         first = next(iter(str(error).splitlines()), "")
         _refuse(console, f"--device {device}: not to be had here ({first}); cpu always is", error)
     try:
-        load(model)  # refused before the crops are read, which may take minutes
+        network = load(model)  # refused before the crops are read, which may take minutes
+        if not network.arch.takes(*size):
+            raise InputTooSmall(*size)
         crops = open_crops(
             images, height=size[0], width=size[1], least=LEAST_IMAGES, most=MOST_IMAGES
         )
@@ -283,6 +286,8 @@ def _from_images(
             text = f"stopped; the same call goes on after epoch {run.epoch} of {epochs}, in {out}"
             _refuse(console, text, stopped, INTERRUPTED)
         done = run.export()
+    except ModelError as error:
+        _refuse(console, str(error), error, 3)
     except (AdaptError, TooFewCrops, CheckpointError, DataError, ExportError) as error:
         _refuse(console, str(error), error)
     told = {one.protocol: one.values for one in read_card(card_path(done)).metrics}

@@ -135,6 +135,7 @@ def _judged(
         evaluate,
         open_model,
         refuse_trained_people,
+        refuse_without_queries,
     )
     from models.ranked_page import write_page
 
@@ -146,8 +147,7 @@ def _judged(
                     f"no reader for {protocol!r}; there are {known}; detectors: coco-person"
                 )
             dataset = open_dataset(protocol, data)
-            if not dataset.query:
-                raise DataError(f"{dataset.name} at {data} has no query part to judge by")
+            refuse_without_queries(dataset)
             opened = open_model(model, size=size, threads=threads)
             if not insist:
                 refuse_trained_people(opened, dataset)

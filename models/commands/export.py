@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +39,7 @@ def export(
     ] = False,
     trained_on: Annotated[
         list[str] | None,
-        typer.Option(help="set:part of the training people, where the checkpoint lacks them."),
+        typer.Option(help="set:part of training people that the checkpoint does not name."),
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Of the weights.")] = None,
     commercial_use: Annotated[
@@ -69,8 +69,11 @@ def export(
     ] = True,
 ) -> None:
     """Export an OSNet or a detector, compare with torch, and write the card."""
-    from models.places import onnx_target, refusals, refuse_options
+    from models.places import USAGE, onnx_target, refusals, refuse_options, say
 
+    _refuse_blank(
+        {"--licence": [licence], "--made-by": [made_by], "--trained-on": trained_on or []}
+    )
     onnx_target(out)
     shares = {"--score-share": score_share, "--box-share": box_share, "--logit-shift": logit_shift}
     if yolo:
@@ -97,7 +100,8 @@ def export(
     from models import checkpoints
     from models.describe import RESEARCH_LICENCE, describe, input_spec, space_of, write_model
     from models.detector_export import Calibration
-    from models.export import ExportError, to_onnx
+    from models.export import ExportError, InputTooSmall, to_onnx
+    from models.licence import LicenceUntrue, all_sources, refuse_commercial_use
 
     console = Console(stderr=True, markup=False)
     try:
@@ -119,7 +123,13 @@ def export(
         refuse_options("detectors", shares)
         trained = checkpoints.input_size(contents, checkpoint) or (256, 128)
         high, wide = height or trained[0], width or trained[1]
-        sources = tuple(trained_on or ()) or checkpoints.trained_on(contents, checkpoint)
+        own = checkpoints.trained_on(contents, checkpoint)
+        sources = all_sources(own, trained_on or ())
+        if commercial_use:
+            refuse_commercial_use(checkpoint, sources)
+            if licence is None:
+                text = f"give --licence too: by itself the card says {RESEARCH_LICENCE!r}"
+                raise typer.BadParameter(text, param_hint="--commercial-use")
         for flag, value in (("--height", high), ("--width", wide)):
             if not LEAST_SIDE <= value <= MOST_SIDE:
                 raise typer.BadParameter(
@@ -129,24 +139,27 @@ def export(
     except checkpoints.CheckpointError as error:
         console.print(str(error), style="red", highlight=False)
         raise typer.Exit(3) from error
+    except (InputTooSmall, LicenceUntrue) as error:
+        say(str(error))
+        raise typer.Exit(USAGE) from error
     except ExportError as error:
         console.print(str(error), style="red", highlight=False)
         raise typer.Exit(70) from error
-    card = describe(
-        content,
-        out,
-        name=out.stem,
-        spec=input_spec(high, wide, inside=normalise_inside),
-        space_id=space_of(out.stem, content),
-        variant_id="float32",
-        training_data=sources,
-        licence=licence or RESEARCH_LICENCE,
-        commercial_use=commercial_use,
-        made_by=made_by,
-        default=default,
-        notes=notes,
-    )
     with refusals():
+        card = describe(
+            content,
+            out,
+            name=out.stem,
+            spec=input_spec(high, wide, inside=normalise_inside),
+            space_id=space_of(out.stem, content),
+            variant_id="float32",
+            training_data=sources,
+            licence=licence or RESEARCH_LICENCE,
+            commercial_use=commercial_use,
+            made_by=made_by,
+            default=default,
+            notes=notes,
+        )
         write_model(content, card, out)
     console.print(f"{out}: {len(content) / 1e6:.2f} MB, {high}×{wide}, space {card.space_id}")
 
@@ -185,6 +198,13 @@ def _export_detector(
         say(str(error))
         raise typer.Exit(USAGE if isinstance(error, LicenceUntrue) else 70) from error
     print(f"{out}: {card.bytes / 1e6:.2f} MB, {width}×{height}, {card.licence_line()}")
+
+
+def _refuse_blank(given: Mapping[str, Sequence[str | None]]) -> None:
+    """Refuse texts that would leave a line of the card empty; None was not given."""
+    for flag, texts in given.items():
+        if any(text is not None and not text.strip() for text in texts):
+            raise typer.BadParameter("is empty; say it, or leave it out", param_hint=flag)
 
 
 def _multiple_of_32(flag: str, value: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -31,16 +32,20 @@ def pack(
     from models.data.errors import DataError
     from models.data.pack import write_pack
     from models.data.readers import JUNK, PARTS, open_dataset
+    from models.places import make_parent, refusals
 
     console = Console(stderr=True, markup=False)
     parts = part or ["train"]
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(PARTS)}")
-    if not out.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {out.parent}", param_hint="OUT")
+    if not math.isfinite(max_mb):
+        raise typer.BadParameter(f"{max_mb} is no number of MB", param_hint="--max-mb")
+    if out.is_dir():
+        raise typer.BadParameter(f"{out} is a folder; give NAME.npz", param_hint="OUT")
+    make_parent(out)
     try:
-        with console.status(f"packing {protocol}"):
+        with refusals(), console.status(f"packing {protocol}"):
             size = write_pack(
                 open_dataset(protocol, data),
                 parts,

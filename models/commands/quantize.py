@@ -57,12 +57,18 @@ def quantize(
         if out.resolve() == model.resolve():
             raise typer.BadParameter(f"{out} is the float model itself", param_hint="--out")
     if protocol == "coco-person":
-        refuse_options("embedders", {"--bf16": bf16, "--trained-on-this": trained_on_this})
+        of_embedders = {"--bf16": bf16, "--trained-on-this": trained_on_this}
+        of_embedders["--calibration-protocol"] = calibration_protocol is not None
+        refuse_options("embedders", of_embedders)
         _quantize_detector(model, out, data, calibration, scheme, crops)
         return
     if bf16:
         of_int8 = {"--out": out, "--scheme": scheme, "--crops": crops, "--calibration": calibration}
         refuse_options("int8", of_int8 | {"--calibration-protocol": calibration_protocol})
+    elif calibration_protocol is not None and calibration is None:
+        raise typer.BadParameter(
+            "says how --calibration is read; give that too", param_hint="--calibration-protocol"
+        )
     from models.data.errors import DataError
     from models.data.readers import open_dataset
     from models.evaluate import TrainedOnThis

@@ -3,6 +3,8 @@
 DataError
 ├── LayoutError      a part (folder, list) of the set is not where its layout puts it
 ├── FileNameError    a file's name does not say person and camera as the layout promises
+├── NumberError      a person's or camera's number is larger than a pack can hold
+├── ListError        a line of a set's own list is not as the layout promises
 ├── UnreadableImages some images cannot be read or decoded; all of them are named
 └── NoAnswers        no query has its person in the gallery under another camera
 """
@@ -40,6 +42,39 @@ class FileNameError(DataError):
         self.set_name, self.file, self.expected = set_name, file, expected
         super().__init__(
             f"{set_name}: file {file!r} is not named like {expected}; rename or remove it"
+        )
+
+
+class NumberError(DataError):
+    """A person's or camera's number that no pack can hold.
+
+    Attributes: set_name, file, what ("person" or "camera"), number (as it stands there), low, high.
+    """
+
+    def __init__(
+        self, set_name: str, file: str, what: str, number: str, low: int, high: int
+    ) -> None:
+        self.set_name, self.file, self.what, self.number = set_name, file, what, number
+        self.low, self.high = low, high
+        super().__init__(
+            f"{set_name}: {file!r} says {what} {number}, expected {low} to {high}; number it anew"
+        )
+
+
+class ListError(DataError):
+    """A line of a set's own list.
+
+    Attributes: set_name, list_name, number (of the line, from 1), line, expected.
+    """
+
+    def __init__(
+        self, set_name: str, list_name: str, number: int, line: str, expected: str
+    ) -> None:
+        self.set_name, self.list_name, self.number = set_name, list_name, number
+        self.line, self.expected = line, expected
+        super().__init__(
+            f"{set_name}: line {number} of {list_name} is {line!r}, not like {expected!r}; "
+            "mend or remove it"
         )
 
 

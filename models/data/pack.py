@@ -7,7 +7,7 @@ Format: an uncompressed npz (numpy, no pickles) with
     version   int64          1
     sources   (s,) str       "market1501:train", ...: set and part, for the model's card
     source    (n,) uint8     index into sources
-    person    (n,) int32     -1 junk, 0 distractor; numbers of different sets never collide
+    person    (n,) int32     -1 junk, 0 distractor; `load_packs` numbers those of further packs on
     camera    (n,) int16     likewise
     size      (2,) int64     height, width of every image
     offsets   (n+1,) int64   image i is blob[offsets[i]:offsets[i+1]]
@@ -17,10 +17,12 @@ Format: an uncompressed npz (numpy, no pickles) with
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,8 +33,7 @@ from models.data.readers import Dataset, Sample
 
 VERSION = 1
 MAX_BYTES = 40 * 1000 * 1000
-SET_STRIDE = 1_000_000  # keeps the person numbers of several sets apart
-CAMERA_STRIDE = 100
+MOST_SIDE = 16_383  # px of a WebP file
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,13 @@ def encode(image: NDArray[np.uint8], size: tuple[int, int], quality: int) -> NDA
     """WebP of one BGR image (h, w, 3) at (height, width) pixels, as packs hold it; quality 1..100.
 
     Raises:
-        DataError: OpenCV was built without WebP.
+        DataError: the size is more than WebP holds, or OpenCV was built without WebP.
     """
     height, width = size
+    if max(size) > MOST_SIDE:
+        raise DataError(
+            f"{height}×{width} px are more than WebP holds, {MOST_SIDE} a side; lower --height"
+        )
     if image.shape[:2] != size:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(
             np.uint8, copy=False
@@ -141,6 +146,7 @@ def save(
 
     Raises:
         DataError: the pack would have more than `max_bytes`.
+        OSError: with the pack's name: it cannot be written; what was there stays.
     """
     offsets = np.concatenate([[0], np.cumsum([len(data) for data in encoded])])
     parts = list(dict.fromkeys(part))
@@ -161,17 +167,23 @@ def save(
         packed = part_file.stat().st_size
         if packed > max_bytes:
             raise DataError(
-                f"{name}: {packed / 1e6:.1f} MB packed, the limit is {max_bytes / 1e6:.0f} MB; "
+                f"{name}: {packed / 1e6:g} MB packed, the limit is {max_bytes / 1e6:g} MB; "
                 "lower --quality, or pack less"
             )
         part_file.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        part_file.unlink(missing_ok=True)
+        with suppress(OSError):
+            part_file.unlink(missing_ok=True)
     return packed
 
 
 def load_packs(paths: Sequence[Path], *, threads: int = 2) -> Pack:
     """Decode packs and join them at the largest of their sizes.
+
+    The first keeps its numbers; people and cameras of each further one are numbered on from the
+    largest so far, but for junk and distractors.
 
     Raises:
         DataError: a file that is missing, cut short, of another version, or holds a bad image.
@@ -184,17 +196,18 @@ def load_packs(paths: Sequence[Path], *, threads: int = 2) -> Pack:
     images = np.empty((sum(len(p.images) for p in parts), height, width, 3), np.uint8)
     sources: list[str] = []
     person, camera, source = [], [], []
-    start = 0
-    for number, part in enumerate(parts):
+    start = people = cameras = 0
+    for part in parts:
         for image in part.images:
             if image.shape[:2] == (height, width):
                 images[start] = image
             else:
                 cv2.resize(image, (width, height), dst=images[start])
             start += 1
-        known = part.person > 0
-        person.append(np.where(known, part.person + number * SET_STRIDE, part.person))
-        camera.append(part.camera + number * CAMERA_STRIDE)
+        person.append(np.where(part.person > 0, part.person + people, part.person))
+        camera.append(part.camera + cameras)
+        people = max(people, int(person[-1].max(initial=0)) + 1)
+        cameras = max(cameras, int(camera[-1].max(initial=0)) + 1)
         source.append(part.source + len(sources))
         sources.extend(part.sources)
     return Pack(
@@ -205,18 +218,22 @@ def load_packs(paths: Sequence[Path], *, threads: int = 2) -> Pack:
 
 def _load(path: Path, threads: int) -> Pack:
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            data = {name: file[name] for name in file.files}
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            # what is one array and no archive of them has no names
+            data = {name: file[name] for name in getattr(file, "files", ())}
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; make it with: edge-models pack") from None
     except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
         raise DataError(f"{path} is not a whole pack ({error}); pack or copy it again") from error
-    if int(data.get("version", np.int64(0))) != VERSION:
+    if not np.array_equal(data.get("version", 0), VERSION):
         raise DataError(f"{path} is no pack of version {VERSION}; pack it again")
+    _refuse_other_fields(data, path)
     offsets, blob = data["offsets"], data["blob"]
 
     def decode(index: int) -> NDArray[np.uint8] | None:
-        image = cv2.imdecode(blob[offsets[index] : offsets[index + 1]], cv2.IMREAD_COLOR)
+        encoded = blob[offsets[index] : offsets[index + 1]]
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
         return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8)
 
     height, width = (int(v) for v in data["size"])
@@ -233,3 +250,22 @@ def _load(path: Path, threads: int) -> Pack:
         data["source"].astype(np.int64),
         tuple(str(name) for name in data["sources"]),
     )
+
+
+def _refuse_other_fields(data: Mapping[str, Any], path: Path) -> None:
+    """DataError where an npz, though of this version, does not hold what packs do."""
+    images = np.size(data.get("offsets", ())) - 1
+    expected = {  # type and length
+        "offsets": (np.integer, images + 1),
+        "size": (np.integer, 2),
+        "person": (np.integer, images),
+        "camera": (np.integer, images),
+        "source": (np.integer, images),
+        "sources": (np.str_, None),
+        "blob": (np.uint8, None),
+    }
+    for name, (kind, length) in expected.items():
+        found = np.asarray(data.get(name))  # of nothing: no dimension
+        fits = found.ndim == 1 and np.issubdtype(found.dtype, kind)
+        if not fits or length not in (None, len(found)):
+            raise DataError(f"{path} is no pack, its {name!r} is missing or odd; pack it again")

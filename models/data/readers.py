@@ -20,17 +20,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from models.data.errors import DataError, FileNameError, LayoutError
-from models.data.store import Images, open_images
+from models.data.errors import DataError, FileNameError, LayoutError, ListError, NumberError
+from models.data.store import IMAGE_SUFFIXES, Images, open_images
 
 PARTS = ("train", "query", "gallery")
 JUNK = -1  # Market-1501: badly cut boxes that count neither for nor against
 DISTRACTOR = 0  # Market-1501: nobody's box, stays in the gallery
+# What 32 and 16 bits of a pack hold, with room for what a reader adds.
+MOST_PERSON, MOST_CAMERA = 1_000_000_000, 30_000
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,23 @@ def _samples(
         match = pattern.fullmatch(file.rsplit("/", 1)[-1])
         if match is None:
             raise FileNameError(set_name, file, like)
-        samples.append(Sample(file, int(match["person"]), int(match["camera"])))
+        samples.append(_sample(set_name, file, match["person"], match["camera"]))
     return samples
+
+
+def _sample(set_name: str, file: str, person: str, camera: str) -> Sample:
+    """One image, with the digits that its name or its list gives.
+
+    Raises:
+        NumberError: there is no such person or camera.
+    """
+    for what, digits, low, high in (
+        ("person", person, JUNK, MOST_PERSON),
+        ("camera", camera, 0, MOST_CAMERA),
+    ):
+        if not low <= float(digits) <= high:  # int refuses thousands of digits
+            raise NumberError(set_name, file, what, digits, low, high)
+    return Sample(file, int(person), int(camera))
 
 
 def _three_parts(images: Images, name: str, pattern: str, like: str) -> Dataset:
@@ -151,16 +168,18 @@ def msmt17(images: Images) -> Dataset:
         samples = []
         if list_name not in images:
             raise LayoutError("msmt17", images.where, list_name)
-        for line in images.text(list_name).splitlines():
+        # people of train and test are numbered from 0 each; 0 would mean a distractor here
+        offset = 1 if folder.endswith("train") or folder.startswith("mask_train") else 100_001
+        for number, line in enumerate(images.text(list_name).splitlines(), start=1):
             path, _, person = line.strip().rpartition(" ")
             parts = path.rsplit("/", 1)[-1].split("_")
-            if not person.isdigit() or len(parts) < 3 or not parts[2].isdigit():
-                raise FileNameError("msmt17", line, "0000/0000_000_01_0303morning_0008_0.jpg 0")
+            if not person.isdecimal() or len(parts) < 3 or not parts[2].isdecimal():
+                like = "0000/0000_000_01_0303morning_0008_0.jpg 0"
+                raise ListError("msmt17", list_name, number, line, like)
             if f"{folder}/{path}" not in files:
                 raise LayoutError("msmt17", images.where, f"{folder}/{path} of {list_name}")
-            # people of train and test are numbered from 0 each; 0 would mean a distractor here
-            offset = 1 if folder.endswith("train") or folder.startswith("mask_train") else 100_001
-            samples.append(Sample(f"{folder}/{path}", int(person) + offset, int(parts[2])))
+            sample = _sample("msmt17", f"{folder}/{path}", person, parts[2])
+            samples.append(replace(sample, person=sample.person + offset))
         return samples
 
     versions = [("train", "test"), ("mask_train_v2", "mask_test_v2")]
@@ -233,11 +252,10 @@ def _halves(
 def folder(images: Images) -> Dataset:
     """A user's own set: train/ and/or query/ with gallery/, PERSON_cCAMERA_anything.jpg.
 
-    Person -1 is junk and 0 a distractor, as in Market-1501.
+    Any kind of image that OpenCV decodes. Person -1 is junk and 0 a distractor, as in Market-1501.
     """
-    pattern = re.compile(
-        r"(?P<person>-?\d+)_c(?P<camera>\d+)(_.*)?\.(jpe?g|png|bmp|webp)", re.IGNORECASE
-    )
+    kinds = "|".join(map(re.escape, IMAGE_SUFFIXES))
+    pattern = re.compile(rf"(?P<person>-?\d+)_c(?P<camera>\d+)(_.*)?({kinds})", re.IGNORECASE)
     like, parts = "PERSON_cCAMERA_anything.jpg (0002_c1_17.jpg)", {}
     for part in ("train", "query", "gallery"):
         if images.files(part):

@@ -22,7 +22,11 @@ from numpy.typing import NDArray
 
 from models.data.errors import DataError, UnreadableImages
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+# What OpenCV decodes to 8 bits; a test writes and reads each.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".apng", ".bmp", ".dib", ".webp", ".avif"),
+    *(".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".ras", ".sr"),
+)
 MOST_LINKS = 40  # one after the other, as Linux allows
 
 
@@ -165,8 +169,20 @@ class Images:
         return [n for n in self._names if n.startswith(start) and n.lower().endswith(suffixes)]
 
     def text(self, name: str) -> str:
-        """A text file of the set, such as a list of images."""
-        return self._store.read(self._top + name).decode()
+        """A text file of the set, such as a list of images.
+
+        Raises:
+            DataError: it cannot be read, or is no UTF-8.
+        """
+        try:
+            return self._store.read(self._top + name).decode()
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.where}: {name} is not UTF-8 text ({error.reason} at byte {error.start}); "
+                "get it again"
+            ) from error
+        except (OSError, KeyError) as error:  # KeyError: a link to nothing
+            raise DataError(f"{self.where}: {name} cannot be read; check what it is") from error
 
     def __contains__(self, name: object) -> bool:
         return name in set(self._names)
@@ -179,7 +195,10 @@ class Images:
             return None  # the caller names it; the others are looked at all the same
         if not data.size:
             return None
-        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        try:
+            decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        except cv2.error:  # of more pixels than OpenCV takes
+            return None
         return None if decoded is None else decoded.astype(np.uint8, copy=False)
 
     def all(

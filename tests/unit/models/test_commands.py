@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from edge.models_dir import find_model
 from models.cli import app
+from models.data.pack import load_packs
 from models.places import onnx_target
 from tests.unit.edge.tiny_models import (
     constant_detector,
@@ -18,6 +19,7 @@ from tests.unit.edge.tiny_models import (
     mean_embedder,
     yolox_rows,
 )
+from tests.unit.models.drawn_people import market
 
 HOSTILE = "GPL [/b] [red]x"  # to rich a closing tag without its opening one
 
@@ -87,6 +89,49 @@ def test_the_folder_of_an_export_is_made(tmp_path: Path) -> None:
     onnx_target(tmp_path / "no" / "such" / "x.onnx")
 
     assert (tmp_path / "no" / "such").is_dir()
+
+
+def packed(out: Path, data: Path, *flags: str) -> Result:
+    return ran("pack", out, "--data", market(data, train=1, test=1, shots=1),
+               "--protocol", "market1501", *flags)  # fmt: skip
+
+
+def test_the_folder_of_a_pack_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "no" / "such" / "x.npz"
+
+    assert packed(out, tmp_path / "set").exit_code == 0
+    assert load_packs([out]).sources == ("market1501:train",)
+
+
+@pytest.mark.parametrize(
+    ("out", "flags", "told"),
+    [
+        ("set", (), "is a folder"),
+        ("/proc/x.npz", (), "/proc/x.npz: No such file or directory; check the path"),
+        ("set/query/0002_c1s1_000003_00.jpg/x.npz", (), "cannot be made: File exists"),
+        ("x.npz", ("--max-mb", "inf"), "Invalid value for --max-mb"),
+        ("x.npz", ("--max-mb", "nan"), "Invalid value for --max-mb"),
+        ("x.npz", ("--max-mb", "0.001"), "the limit is 0.001 MB"),
+        ("x.npz", ("--height", "20000"), "more than WebP holds, 16383 a side"),
+    ],
+)
+def test_a_pack_that_cannot_be_written_as_asked_is_refused(
+    out: str, flags: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    result = packed(tmp_path / out, tmp_path / "set", *flags)
+
+    assert result.exit_code == 2, result.output
+    assert told in " ".join(result.stderr.replace("'", "").replace("│", " ").split())
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+@pytest.mark.parametrize("flag", ["--licence", "--made-by", "--trained-on"])
+def test_a_card_is_given_no_empty_line(flag: str, exported: Path, tmp_path: Path) -> None:
+    result = ran("export", exported.with_name("last.pth"), tmp_path / "x.onnx", flag, " ")
+
+    assert result.exit_code == 2
+    assert f"Invalid value for {flag}" in result.stderr.replace("'", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("option", [("--height", "7"), ("--width", "-5"), ("--height", "5000")])

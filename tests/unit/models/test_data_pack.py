@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from models.data.errors import DataError
-from models.data.pack import load_packs, write_pack
-from models.data.readers import JUNK, open_dataset
+from models.data.pack import VERSION, encode, load_packs, save, write_pack
+from models.data.readers import DISTRACTOR, JUNK, open_dataset
 from models.data.sampler import BySetSampler, PKSampler
 from tests.unit.models.drawn_people import figure, market, write
 
@@ -55,6 +55,31 @@ def test_people_of_different_packs_never_mix(packed: Path) -> None:
     assert 0 in one
     assert 0 in other
     assert len(pack.sources) == 6
+
+
+def test_numbers_of_any_size_stay_apart_and_in_order_from_pack_to_pack(tmp_path: Path) -> None:
+    people, cameras = [2_000_000, 1, 1_000_002, 0, JUNK], [300, 1, 101, 1, 1]
+    paths = [tmp_path / f"{name}.npz" for name in "abc"]
+    for path in paths:
+        save(
+            path,
+            path.stem,
+            [encode(figure(1, 1, 0), (64, 32), 80)] * 5,
+            size=(64, 32),
+            part=["train"] * 5,
+            person=people,
+            camera=cameras,
+        )
+
+    pack = load_packs(paths)
+
+    assert pack.person[:5].tolist() == people
+    assert (pack.person.reshape(3, 5)[:, 3:] == [DISTRACTOR, JUNK]).all()
+    known = pack.person > 0
+    _, classes = np.unique(pack.person[known], return_inverse=True)
+    assert classes.tolist() == [2, 0, 1, 5, 3, 4, 8, 6, 7]
+    seen = pack.camera.reshape(3, 5)
+    assert not set(seen[0]) & set(seen[1]) and not set(seen[:2].ravel()) & set(seen[2])
 
 
 def test_packs_of_different_sizes_join_at_the_larger(tmp_path: Path, packed: Path) -> None:
@@ -113,6 +138,48 @@ def test_a_truncated_pack_is_refused(tmp_path: Path, packed: Path, keep: float) 
 
     with pytest.raises(DataError, match=r"cut\.npz"):
         load_packs([cut])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("offsets", None),
+        ("blob", None),
+        ("sources", None),
+        ("size", np.array([64])),
+        ("person", np.array([1])),
+        ("camera", np.array(["a", "b"])),
+        ("blob", np.zeros((2, 2), np.uint8)),
+        ("version", np.array([VERSION, VERSION])),
+    ],
+)
+def test_an_archive_that_is_no_pack_is_refused(
+    tmp_path: Path, packed: Path, name: str, value: object
+) -> None:
+    with np.load(packed) as file:
+        fields = {key: file[key] for key in file.files if key != name}
+    other = tmp_path / "other.npz"
+    np.savez(other, **fields | ({} if value is None else {name: value}))  # type: ignore[arg-type]
+
+    with pytest.raises(DataError, match=r"other\.npz is no pack"):
+        load_packs([other])
+
+
+def test_a_single_array_is_no_pack(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.zeros(3))
+
+    with pytest.raises(DataError, match=r"one\.npy is no pack"):
+        load_packs([tmp_path / "one.npy"])
+
+
+def test_an_empty_image_is_damaged(tmp_path: Path, packed: Path) -> None:
+    with np.load(packed) as file:
+        fields = {key: file[key] for key in file.files}
+    fields["offsets"][1] = 0
+    np.savez(tmp_path / "other.npz", **fields)
+
+    with pytest.raises(DataError, match="image 0 is damaged"):
+        load_packs([tmp_path / "other.npz"])
 
 
 def test_a_missing_pack_says_how_to_make_it(tmp_path: Path) -> None:

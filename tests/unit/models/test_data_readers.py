@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import struct
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from models.data.errors import DataError, FileNameError, LayoutError, UnreadableImages
+from models.data.errors import (
+    DataError,
+    FileNameError,
+    LayoutError,
+    ListError,
+    NumberError,
+    UnreadableImages,
+)
 from models.data.readers import READERS, open_dataset
+from models.data.store import IMAGE_SUFFIXES
 from tests.unit.models.drawn_people import figure, market, tarred, write
 
 
@@ -263,3 +273,98 @@ def test_an_image_that_is_gone_is_named_like_one_that_does_not_decode(tmp_path: 
         list(dataset.images.all([s.name for s in dataset.train], "market1501"))
 
     assert caught.value.files == (gone,)
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_every_kind_of_image_is_a_sample(tmp_path: Path, suffix: str) -> None:
+    image = figure(1, 1, 0)
+    grey = suffix in (".pgm", ".pbm")
+    write(tmp_path / "train" / f"1_c1_a{suffix}", image[:, :, :1] if grey else image)
+
+    dataset = open_dataset("folder", tmp_path)
+
+    (found,) = dataset.images.all([s.name for s in dataset.train], "folder")
+    assert (found.dtype, found.shape) == (np.uint8, image.shape)
+
+
+def test_an_image_of_another_kind_than_the_sets_is_named(tmp_path: Path) -> None:
+    market(tmp_path, train=1, test=1, shots=1)
+    write(tmp_path / "query" / "0002_c1s1_000451_03.tif", figure(2, 1, 0))
+
+    with pytest.raises(FileNameError, match=r"query/0002_c1s1_000451_03\.tif"):
+        open_dataset("market1501", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "say"),
+    [
+        ("99999999999_c1.jpg", "person 99999999999, expected -1 to 1000000000"),
+        ("-7_c1.jpg", "person -7"),
+        ("1_c40000.jpg", "camera 40000, expected 0 to 30000"),
+    ],
+)
+def test_a_number_that_no_pack_can_hold_is_named(tmp_path: Path, name: str, say: str) -> None:
+    write(tmp_path / "train" / name, figure(1, 1, 0))
+
+    with pytest.raises(NumberError, match=f"train/{name}' says {say}"):
+        open_dataset("folder", tmp_path)
+
+
+def _msmt17(folder: Path, query: bytes) -> Path:
+    """MSMT17's layout with one image, which every list but the queries' names."""
+    file = "0000/0000_000_01_0303morning_0008_0.jpg"
+    for part in ("train", "test"):
+        write(folder / part / file, figure(0, 1, 0))
+    for name in ("train", "val", "gallery"):
+        (folder / f"list_{name}.txt").write_text(f"{file} 0\n")
+    (folder / "list_query.txt").write_bytes(query.replace(b"FILE", file.encode()))
+    return folder
+
+
+@pytest.mark.parametrize("line", ["", "FILE", "FILE ²", "x.jpg 0"])
+def test_a_line_that_no_list_of_msmt17_has_is_named_with_list_and_number(
+    tmp_path: Path, line: str
+) -> None:
+    folder = _msmt17(tmp_path, f"FILE 0\n{line}\n".encode())
+
+    with pytest.raises(ListError, match=r"line 2 of list_query\.txt is '"):
+        open_dataset("msmt17", folder)
+
+
+@pytest.mark.parametrize(
+    ("query", "say"),
+    [
+        (b"FILE 0\n\xff\xfe", r"list_query\.txt is not UTF-8 text \(invalid start byte at byte"),
+        (b"FILE " + b"9" * 5000, "says person 9999"),
+    ],
+)
+def test_a_list_of_msmt17_that_cannot_be_read_is_named(
+    tmp_path: Path, query: bytes, say: str
+) -> None:
+    with pytest.raises(DataError, match=say):
+        open_dataset("msmt17", _msmt17(tmp_path, query))
+
+
+def test_a_list_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    folder = _msmt17(tmp_path, b"")
+    (folder / "list_query.txt").unlink()
+    (folder / "list_query.txt").symlink_to("gone.txt")
+
+    with pytest.raises(DataError, match=r"list_query\.txt cannot be read"):
+        open_dataset("msmt17", folder)
+
+
+def test_an_image_of_more_pixels_than_opencv_takes_is_named(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    side = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    image = tmp_path / "train" / "1_c1_huge.png"
+    image.parent.mkdir()
+    image.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", side) + chunk(b"IDAT", b""))
+    dataset = open_dataset("folder", tmp_path)
+
+    with pytest.raises(UnreadableImages, match=r"train/1_c1_huge\.png"):
+        list(dataset.images.all([s.name for s in dataset.train], "folder"))

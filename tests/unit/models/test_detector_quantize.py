@@ -89,6 +89,17 @@ def test_a_variant_that_is_hardly_quicker_leaves_no_file(
     assert sorted(path.name for path in model.parent.glob("*.onnx")) == ["street.onnx"]
 
 
+def test_a_recipe_where_the_variants_card_belongs_stays(model: Path, data: Path) -> None:
+    recipe = model.with_name("street_int8.toml")
+    recipe.write_text('kind = "detector"\n')
+
+    done = quantized(model, data)
+
+    assert done.exit_code == 3
+    assert "street_int8.toml: lies where the card of street_int8.onnx belongs" in done.stderr
+    assert recipe.read_text() == 'kind = "detector"\n'
+
+
 def test_a_detector_that_is_not_ours_is_refused(tmp_path: Path, data: Path) -> None:
     rows = yolox_rows([(16, 30, 16, 40, 0.9)], raw=True)
     path = constant_detector(tmp_path / "theirs.onnx", {"output": rows})
@@ -108,7 +119,9 @@ def test_data_that_cannot_be_read_and_a_scheme_of_no_kind_are_usage(
     missing = quantized(model, tmp_path / "none.tar")
     strange = quantized(model, data, "--scheme", "int4")
     foreign = quantized(model, data, "--bf16")
+    reader = quantized(model, data, "--calibration-protocol", "folder")
 
-    assert [missing.exit_code, strange.exit_code, foreign.exit_code] == [2, 2, 2]
+    assert [one.exit_code for one in (missing, strange, foreign, reader)] == [2] * 4
     assert "none.tar" in missing.stderr
     assert "for embedders only" in foreign.stderr
+    assert "for embedders only" in reader.stderr

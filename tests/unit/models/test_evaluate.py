@@ -206,6 +206,8 @@ def test_the_command_refuses_with_a_usage_error_and_says_how_to_insist(
         (["none.onnx", "--data", "set", "--protocol", "market1501"], 3),
         (["none.pth", "--data", "set", "--protocol", "market1501"], 3),
         (["net.onnx", "--data", "alone", "--protocol", "folder"], 2),
+        (["net.onnx", "--data", "large", "--protocol", "folder"], 2),
+        (["net.onnx", "--data", "trained", "--protocol", "folder"], 2),
         (["net.onnx", "--data", "set", "--protocol", "market1501", "--page", "no/p.html"], 2),
         (["net.onnx", "--data", "set", "--protocol", "market1501", "--page", "set"], 2),
         (["net.onnx", "--data", "set", "--protocol", "market1501", "--page", "/proc/p.html"], 2),
@@ -220,6 +222,8 @@ def test_what_cannot_be_used_is_told_apart_by_exit_code(
     monkeypatch.chdir(place)
     for part in ("query", "gallery"):  # the same person by the same camera only
         write(place / "alone" / part / "1_c1.jpg", figure(1, 1, 0))
+        write(place / "large" / part / f"{2**63}_c1.jpg", figure(1, 1, 0))
+    write(place / "trained" / "train" / "1_c1.jpg", figure(1, 1, 0))
 
     result = CliRunner().invoke(app, ["evaluate", *arguments])
 

@@ -5,24 +5,28 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import onnx
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from edge.config import DetectConfig, EmbedConfig, RuntimeConfig
 from edge.detect.detector import open_detector
 from edge.embed import open_embedder
 from models import checkpoints
+from models.cli import app
 from models.describe import describe, input_spec, space_of, write_model
 from models.export import ExportError, to_onnx
+from models.licence import all_sources, refuse_commercial_use
 from models.osnet import Architecture, OSNet
 from models.ranking import row_cosines
 from reid.card import ModelFile, card_path, card_text, read_card, sha256_of
 from reid.golden import golden_image
-from reid.model_errors import CardMismatch
+from reid.model_errors import CardInvalid, CardMismatch
 from tests.support.disk import files_of_at_most
 
 SIZE = (64, 32)
@@ -70,6 +74,119 @@ def test_any_number_of_crops_is_taken(exported: Path) -> None:
 
     assert shape.dim[0].dim_param
     assert [d.dim_value for d in shape.dim][1:] == [3, 64, 32]
+
+
+RECIPE = 'kind = "osnet"\n'
+
+
+@pytest.mark.parametrize(
+    "command", [["export"], ["quantize", "--data", "d", "--protocol", "market1501", "--out"]]
+)
+def test_a_recipe_of_the_models_name_is_not_taken_for_its_card(
+    command: list[str], exported: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "small.toml").write_text(RECIPE)
+    checkpoint, out = str(exported.with_name("last.pth")), str(tmp_path / "small.onnx")
+    first, *flags = command
+
+    result = CliRunner().invoke(app, [first, checkpoint, *flags, out])
+
+    assert result.exit_code == 3
+    assert "small.toml: lies where the card of small.onnx belongs" in result.stderr
+    assert "move it away" in result.stderr
+    assert (tmp_path / "small.toml").read_text() == RECIPE
+    assert not (tmp_path / "small.onnx").exists()
+
+
+def test_a_model_and_its_card_may_be_written_anew_but_nothing_else_is_replaced(
+    exported: Path, tmp_path: Path
+) -> None:
+    card, path = read_card(card_path(exported)), tmp_path / "one.onnx"
+    write_model(b"x", card, path)
+
+    write_model(b"y", card, path)
+    card_path(path).write_text(RECIPE)
+    with pytest.raises(CardInvalid, match="is no card"):
+        write_model(b"z", card, path)
+
+    assert path.read_bytes() == b"y"
+    assert card_path(path).read_text() == RECIPE
+
+
+def _checkpoint(path: Path, *trained_on: str, **architecture: Any) -> Path:
+    network = OSNet(Architecture(width=0.25, **architecture))
+    checkpoints.save(path, network, trained_on=list(trained_on))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "flags", "say"),
+    [
+        (["market1501:train", "rendered:train"], [], "trained on market1501:train: for research"),
+        (["CUHK03-NP (all)"], [], "trained on CUHK03-NP"),
+        (["market1501:train"], ["--trained-on", "folder:train"], "trained on market1501:train"),
+        (["old.pth: people not known"], [], "people not known: for research only, or not known"),
+        ([], [], "does not say whom it was trained on"),
+    ],
+)
+def test_weights_of_research_data_or_of_unknown_people_get_no_commercial_card(
+    trained_on: list[str], flags: list[str], say: str, tmp_path: Path
+) -> None:
+    path = _checkpoint(tmp_path / "last.pth", *trained_on)
+    command = ["export", str(path), str(tmp_path / "x.onnx"), "--commercial-use", *flags]
+
+    result = CliRunner().invoke(app, [*command, "--licence", "MIT"])
+
+    assert result.exit_code == 2
+    assert say in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_a_card_that_allows_commercial_use_does_not_say_research_only(tmp_path: Path) -> None:
+    path = _checkpoint(tmp_path / "last.pth", "rendered:train")
+
+    result = CliRunner().invoke(
+        app, ["export", str(path), str(tmp_path / "x.onnx"), "--commercial-use"]
+    )
+
+    assert result.exit_code == 2
+    assert "give --licence too" in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("sources", "own"),
+    [
+        (["rendered:train"], ["rendered:train"]),
+        (["folder:train"], []),
+        (["our staff, with their consent"], ["old.pth: people not known"]),
+    ],
+)
+def test_who_trained_on_open_pictures_or_his_own_may_allow_commercial_use(
+    sources: list[str], own: list[str], tmp_path: Path
+) -> None:
+    refuse_commercial_use(tmp_path / "last.pth", all_sources(own, sources))
+
+
+def test_people_that_a_checkpoint_names_stay_on_the_card(tmp_path: Path) -> None:
+    path = _checkpoint(tmp_path / "last.pth", "market1501:train")
+    out = tmp_path / "x.onnx"
+
+    result = CliRunner().invoke(app, ["export", str(path), str(out), "--trained-on", "mine:train"])
+
+    assert result.exit_code == 0, result.stderr
+    assert read_card(card_path(out)).training_data == ("market1501:train", "mine:train")
+
+
+def test_a_size_that_leaves_ain_one_cell_is_refused_with_the_least(tmp_path: Path) -> None:
+    path = _checkpoint(tmp_path / "ain.pth", "rendered:train", normalisation="ain")
+    command = ["export", str(path), str(tmp_path / "x.onnx"), "--height", "16", "--width"]
+
+    result = CliRunner().invoke(app, [*command, "16"])
+
+    assert result.exit_code == 2
+    assert "give one side at least 32 px, the other at least 16" in result.stderr
+    with torch.inference_mode():
+        assert checkpoints.load(path)(torch.zeros(1, 3, 16, 32)).isfinite().all()
 
 
 @pytest.mark.parametrize("full", ["one.onnx", "one.toml"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.osnet import (
+    LEAST_WIDTH,
     AggregationGate,
     Architecture,
     OmniScaleBlock,
@@ -16,6 +17,30 @@ from models.osnet import (
 )
 
 TINY = 0.25
+
+
+@pytest.mark.parametrize("width", [0.0, 0.01, float("nan"), 4.5])
+def test_a_width_that_leaves_no_channels_is_refused(width: float) -> None:
+    with pytest.raises(ValueError, match=r"width is .*expected 0\.015625 to 4"):
+        Architecture(width=width)
+
+
+def test_the_least_width_is_a_network() -> None:
+    assert OSNet(Architecture(width=LEAST_WIDTH)).eval()(torch.zeros(1, 3, 64, 32)).shape == (
+        1,
+        512,
+    )
+
+
+@pytest.mark.parametrize("small_input", [False, True])
+def test_the_last_map_has_the_size_that_is_said(small_input: bool) -> None:
+    arch = Architecture(width=LEAST_WIDTH, small_input=small_input)
+    network = OSNet(arch).eval()
+
+    for height, width in ((16, 16), (28, 29), (32, 17), (64, 33), (61, 128)):
+        assert network.features(torch.zeros(1, 3, height, width)).shape[2:] == arch.last_map(
+            height, width
+        )
 
 
 @pytest.mark.parametrize(

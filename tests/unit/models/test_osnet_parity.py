@@ -188,6 +188,7 @@ ARCHITECTURE = {"width": 0.25}
         ({"architecture": ARCHITECTURE, "model": {"classifier.weight": 1}}, "is no tensor"),
         ({"architecture": ARCHITECTURE, "model": {"classifier.weight": torch.ones(())}}, "lacks"),
         ({"architecture": 3, "model": {}}, "expected a table"),
+        ({"architecture": {"width": 0.01}, "model": {}}, "width is 0.01"),
         ({"state_dict": [1, 2]}, "expected a state dict"),
         ({"conv1.conv.weight": torch.zeros(1000, 3, 7, 7)}, "width is 15.625"),
         ({"conv1.conv.weight": torch.zeros(16, 3, 7)}, "no OSNet"),
@@ -200,6 +201,21 @@ def test_a_checkpoint_of_another_make_is_refused_by_name(
 
     with pytest.raises(checkpoints.CheckpointError, match=rf"other\.pth.*{say}"):
         checkpoints.load(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta", "complex"])
+def test_weights_that_are_no_plain_numbers_are_refused(tmp_path: Path, kind: str) -> None:
+    state = OSNet(Architecture(width=0.25)).state_dict()
+    weight = state["conv3.1.gate.fc1.weight"]
+    state["conv3.1.gate.fc1.weight"] = {
+        "sparse": weight.to_sparse(), "meta": weight.to("meta"), "complex": weight.cfloat(),
+    }[kind]  # fmt: skip
+    torch.save(state, tmp_path / "odd.pth")
+
+    with pytest.raises(
+        checkpoints.CheckpointError, match=r"no plain numbers in conv3\.1\.gate\.fc1\.weight"
+    ):
+        checkpoints.load(tmp_path / "odd.pth")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

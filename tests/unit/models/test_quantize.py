@@ -24,7 +24,7 @@ from reid.card import card_path, read_card
 from reid.model_errors import ModelUnreadable
 from tests.conftest import skip_or_fail
 from tests.unit.models.conftest import evaluated
-from tests.unit.models.drawn_people import figure
+from tests.unit.models.drawn_people import figure, write
 
 TRIED = re.compile(r"(u8s8-reduced|u8u8|s8s8) ([01]\.\d{4})")
 
@@ -147,6 +147,39 @@ def test_bf16_takes_no_flag_of_int8(
 
     assert result.exit_code == 2
     assert f"Invalid value for {flag[0]}" in result.stderr.replace("'", "")
+
+
+def test_a_reader_without_a_set_to_calibrate_on_is_refused(place: Path) -> None:
+    result = _quantize(place, place / "net.onnx", "--calibration-protocol", "nonsense")
+
+    assert result.exit_code == 2
+    assert "Invalid value for --calibration-protocol" in result.stderr.replace("'", "")
+
+
+@pytest.mark.parametrize("flags", [(), ("--bf16",)], ids=["int8", "bf16"])
+def test_a_set_without_queries_is_refused_before_anything_is_embedded(
+    flags: tuple[str, ...], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "open_model", lambda path: pytest.fail("was opened"))
+    write(tmp_path / "train" / "1_c1.jpg", figure(1, 1, 0))
+    command = ["quantize", str(place / "net.onnx"), *flags, "--protocol", "folder", "--data"]
+
+    result = CliRunner().invoke(app, [*command, str(tmp_path)])
+
+    assert result.exit_code == 2
+    assert "has no query part to judge by" in result.stderr
+
+
+def test_a_recipe_where_the_variants_card_belongs_stays(place: Path, tmp_path: Path) -> None:
+    model = _copied(place, tmp_path)
+    recipe = tmp_path / "net-int8.toml"
+    recipe.write_text('kind = "osnet"\n')
+
+    result = _quantize(place, model)
+
+    assert result.exit_code == 3
+    assert "net-int8.toml: lies where the card of net-int8.onnx belongs" in result.stderr
+    assert recipe.read_text() == 'kind = "osnet"\n'
 
 
 def test_a_model_without_card_gets_no_variant(

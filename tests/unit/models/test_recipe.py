@@ -67,7 +67,7 @@ def test_runs_from_random_weights_each_begin_where_the_one_before_ended(path: Pa
         (
             'stages=[{epochs=2, height=16, width=16}]\n[data]\npacks=["a"]\n'
             '[architecture]\nnormalisation="ain"',
-            "16x16 leaves one point of an image, which instance normalisation",
+            "16x16 leaves AIN's last layers one cell",
         ),
         ("seed = 1", "data is missing"),
         ("seed = ", "not TOML"),
