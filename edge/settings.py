@@ -26,6 +26,7 @@ from edge.config import Config, GateConfig, SourceConfig
 from reid.logs import mask, mask_address
 
 ENV_PREFIX = "EDGE_"
+MATCHER_PREFIX = "MATCH_"  # EDGE_MATCH_...: the matcher's, who may share an environment
 
 # Environment names of what is not simply a key of Config at the top level.
 FLAG_PATHS: dict[str, tuple[str, ...]] = {
@@ -152,7 +153,7 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], Any, str]]:
     for name in sorted(environ):
         short = name.removeprefix(ENV_PREFIX)
-        if short == name or short in RESERVED_ENV:
+        if short == name or short in RESERVED_ENV or short.startswith(MATCHER_PREFIX):
             continue
         path = FLAG_PATHS.get(short) or tuple(part.lower() for part in short.split("__"))
         field = _field(path)

@@ -91,6 +91,12 @@ def test_an_unknown_environment_name_is_refused_with_the_nearest() -> None:
         load(flags={}, environ={"EDGE_TRACK__ENDS": "1"}, file=None)
 
 
+def test_what_is_the_matchers_in_a_shared_environment_is_not_the_boxs() -> None:
+    environ = {"EDGE_MATCH_ASSOCIATION__DEFAULT_THRESHOLD": "0.85", "EDGE_SITE": "yard"}
+
+    assert load(flags={}, environ=environ, file=None).config.site == "yard"
+
+
 def test_matchers_in_the_environment_are_separated_by_commas() -> None:
     settings = load(flags={}, environ={"EDGE_MATCHER": "a:1, b:2"}, file=None)
 
