@@ -33,6 +33,7 @@ LOCK_FILE = "lock"
 APPLICATION_ID = 0x45524C44  # "ERLD"
 LEDGER_VERSION = 1
 BUSY_S = 10.0  # how long a statement waits for a lock of another program
+INTERRUPT_AGAIN_S = 0.002
 RESTORED_GAP = 1 << 32  # positions given after the backup was made are never given again
 _ROLLBACK_JOURNAL = b"\x01\x01"  # in a SQLite file's header; a file in WAL mode has 2, 2
 _log = structlog.get_logger("ledger")
@@ -162,10 +163,10 @@ def truncate_wal(
         False where a reader held it, or the time was over: all is as durable as before.
     """
     connection.execute(f"PRAGMA busy_timeout={round(wait_s * 1000)}")
-    timer = None if within_s is None else threading.Timer(within_s, connection.interrupt)
+    done = threading.Event()
+    timer = threading.Thread(target=_interrupt, args=(connection, within_s, done), name="wal-timer")
     try:
-        if timer is not None:
-            timer.start()
+        timer.start()
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return not busy
     except sqlite3.OperationalError as error:
@@ -173,10 +174,18 @@ def truncate_wal(
             raise
         return False
     finally:
-        if timer is not None:
-            timer.cancel()
-            timer.join()
+        done.set()
+        timer.join()
         connection.execute(f"PRAGMA busy_timeout={round(BUSY_S * 1000)}")
+
+
+def _interrupt(
+    connection: sqlite3.Connection, within_s: float | None, done: threading.Event
+) -> None:
+    """Interrupt what runs once the time is over, again and again: it may only be about to begin."""
+    while not done.wait(within_s):
+        connection.interrupt()
+        within_s = INTERRUPT_AGAIN_S
 
 
 def close(connection: sqlite3.Connection, *, within_s: float) -> bool:
