@@ -33,25 +33,23 @@ from models.train import Diverged, Run, learning_rate
 from tests.unit.models.drawn_people import market
 
 
+def _packed(folder: Path, shots: int) -> Path:
+    """A folder with tiny.npz: six drawn people to train on, three to judge by."""
+    dataset = open_dataset("market1501", market(folder / "set", train=6, test=3, shots=shots))
+    parts = ["train", "query", "gallery"]
+    write_pack(dataset, parts, folder / "tiny.npz", size=(32, 16), quality=90)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("packs")
-    dataset = open_dataset("market1501", market(folder / "set", train=6, test=3, shots=4))
-    write_pack(
-        dataset, ["train", "query", "gallery"], folder / "tiny.npz", size=(32, 16), quality=90
-    )
-    return folder
+    return _packed(tmp_path_factory.mktemp("packs"), shots=4)
 
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As many other people of a set of the same name."""
-    folder = tmp_path_factory.mktemp("others")
-    dataset = open_dataset("market1501", market(folder / "set", train=6, test=3, shots=5))
-    write_pack(
-        dataset, ["train", "query", "gallery"], folder / "tiny.npz", size=(32, 16), quality=90
-    )
-    return folder
+    return _packed(tmp_path_factory.mktemp("others"), shots=5)
 
 
 TINY = Recipe(
