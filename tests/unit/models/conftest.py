@@ -21,6 +21,7 @@ from reid.card import card_path, read_card, sha256_of, write_card
 from tests.unit.edge.tiny_models import embedder_card, mean_embedder
 from tests.unit.models.drawn_people import market
 from tests.unit.models.mirrors import Handler, Mirror, Start
+from tests.unit.models.tiny_run import packed
 
 torch.set_num_threads(1)
 
@@ -47,6 +48,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = CliRunner().invoke(app, ["export", str(folder / "last.pth"), str(target)])
     assert result.exit_code == 0, result.output
     return target
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packed(tmp_path_factory.mktemp("packs"), shots=4)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many other people of a set of the same name."""
+    return packed(tmp_path_factory.mktemp("others"), shots=5)
 
 
 @pytest.fixture(scope="module")
