@@ -17,6 +17,17 @@ from tests.integration.matcher_rig import Box, Serving, record, rows
 from tests.support.waiting import eventually
 
 
+def skipped(
+    writer_id: str,
+    first: int,
+    last: int,
+    reason: ingest_pb2.SkipReason = ingest_pb2.SKIP_REASON_CAP,
+) -> ingest_pb2.Skipped:
+    """What a box says of keys that will never come."""
+    keys = KeyRange(writer_id=writer_id, first=first, last=last)
+    return ingest_pb2.Skipped(ranges=[ingest_pb2.SkippedRange(range=keys, reason=reason)])
+
+
 def test_sightings_are_acked_after_they_are_in_the_ledger(tmp_path: Path) -> None:
     with Serving(tmp_path) as serving, Box(serving.address) as box:
         box.welcome()
@@ -95,16 +106,7 @@ def test_a_box_cannot_receipt_the_keys_of_another_boxs_writer(tmp_path: Path) ->
 
             two.batch(record(one.writer_id, 2, edge_id="two"))
             answer = two.read()
-            two.send(
-                skipped=ingest_pb2.Skipped(
-                    ranges=[
-                        ingest_pb2.SkippedRange(
-                            range=KeyRange(writer_id=one.writer_id, first=2, last=9),
-                            reason=ingest_pb2.SKIP_REASON_CAP,
-                        )
-                    ]
-                )
-            )
+            two.send(skipped=skipped(one.writer_id, 2, 9))
             two.batch(record(two.writer_id, 1, edge_id="two"))
             two.acked(1)
 
@@ -127,16 +129,7 @@ def test_welcome_lists_committed_and_skipped_keys_apart(tmp_path: Path) -> None:
             box.welcome()
             box.batch(*[record(writer, seq) for seq in (1, 2, 3, 7)])
             box.acked(4)
-            box.send(
-                skipped=ingest_pb2.Skipped(
-                    ranges=[
-                        ingest_pb2.SkippedRange(
-                            range=KeyRange(writer_id=writer, first=3, last=5),
-                            reason=ingest_pb2.SKIP_REASON_CAP,
-                        )
-                    ]
-                )
-            )
+            box.send(skipped=skipped(writer, 3, 5))
             box.batch(record(writer, 8))
             box.acked(1)
 
@@ -153,14 +146,7 @@ def test_a_commit_beats_a_skipped(tmp_path: Path) -> None:
         with Box(serving.address) as box:
             box.welcome()
             box.send(
-                skipped=ingest_pb2.Skipped(
-                    ranges=[
-                        ingest_pb2.SkippedRange(
-                            range=KeyRange(writer_id=box.writer_id, first=1, last=2),
-                            reason=ingest_pb2.SKIP_REASON_DEAD_LETTER,
-                        )
-                    ]
-                )
+                skipped=skipped(box.writer_id, 1, 2, reason=ingest_pb2.SKIP_REASON_DEAD_LETTER)
             )
 
             box.batch(record(box.writer_id, 1))
